@@ -196,7 +196,9 @@ class NoteStream:
     def all(self, limit: float | None = None) -> list[Note]:
         """Finished notes and sounding ones, these ended now; all of it cut at `limit` seconds."""
         now = self.time
-        notes = self.notes + [Note(pitch, velocity, start, now) for pitch, (start, velocity) in self.open.items()]
+        notes = self.notes + [
+            Note(pitch, velocity, start, now) for pitch, (start, velocity) in self.open.items()
+        ]
         if limit is not None:
             notes = [note._replace(end=min(note.end, limit)) for note in notes]
         return sorted((note for note in notes if note.end > note.start), key=lambda n: (n.start, n.pitch))
@@ -235,7 +237,9 @@ def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:
 def _shorten_silences(quantized: Any, last: int, longest: int) -> tuple[Any, int]:
     """A copy in which no two successive events are more than `longest` steps apart, and where `last` is in it."""
     notes = quantized.notes
-    times = np.array([(note.quantized_start_step, note.quantized_end_step) for note in notes], np.int64).ravel()
+    times = np.array(
+        [(note.quantized_start_step, note.quantized_end_step) for note in notes], np.int64
+    ).ravel()
     steps = np.unique(np.concatenate([times, [0, last]]))
     new = np.concatenate([[0], np.cumsum(np.minimum(np.diff(steps), longest))])
     moved = new[np.searchsorted(steps, times)].reshape(-1, 2).tolist()
