@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perceiver_ar.codecs import smf, sounding
-from perceiver_ar.codecs.music import MusicCodec, Note
+from perceiver_ar.codecs.music import MAX_TICK, MusicCodec, Note, import_note_seq
 from perceiver_ar.codecs.smf import MidiError, TempoMap
 from perceiver_ar.codecs.splice import CUT_SLACK, continuation_bytes, pick_channel, write_continuation
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from note_seq import NoteSequence
 
 # The largest real performances here take half a megabyte. With these bounds a file is read in seconds.
-MAX_BYTES = 4_000_000
+MAX_BYTES = 2_000_000
 MAX_NOTES = 100_000
-MAX_TICK = 10_000_000  # pretty_midi's own bound, so that the result opens there too
 MAX_SECONDS = 24 * 3600
 MAX_TICKS_PER_SECOND = 400_000  # ten minutes of continuation still fit one delta time
 COARSE_TICK_SECONDS = 0.02
@@ -102,8 +101,9 @@ class MidiFile:
         """Notes without drums and sustain pedal, as note-seq's reader gives them; a channel is an instrument.
 
         Unlike there, a pedal moves its channel in whatever track it stands, tempo changes count in every track,
-        and a note that is never released lasts until its track ends.
+        and a note that is never released lasts until the file ends.
         """
+        import_note_seq()
         from note_seq import NoteSequence
 
         sequence = NoteSequence(ticks_per_quarter=self.division)
@@ -171,10 +171,14 @@ def read_midi(source: str | Path | bytes, name: str | None = None) -> MidiFile:
         )
     tracks = tuple(_track(events) for events in scanned)
     _check_notes(sum(track.notes for track in tracks), sum(track.drums for track in tracks))
-    played = [n for t in tracks for n in sounding.notes(t.events) if n.channel != sounding.DRUM_CHANNEL]
+    played = [
+        n for t in tracks for n in sounding.notes(t.events, longest) if n.channel != sounding.DRUM_CHANNEL
+    ]
     if not played:
         raise MidiError("The file has no notes of any length; choose another.")
-    pedals = [p for t in tracks for p in sounding.pedals(t.events) if p.channel != sounding.DRUM_CHANNEL]
+    pedals = [move for move in sounding.pedals(scanned) if move.channel != sounding.DRUM_CHANNEL]
+    if len(pedals) > MAX_NOTES:
+        raise MidiError(f"The file moves the pedal {len(pedals):,} times; choose a shorter one.")
     tempo = _tempo_map(division, scanned)
     seconds = float(tempo.seconds(sounding.last_sound(played, pedals)))
     if seconds > MAX_SECONDS:
@@ -272,9 +276,9 @@ def _warnings(
     if any(program not in PIANOS for track in tracks if track.notes for program in track.programs):
         yield "Instruments other than the piano are read as one piano."
     if stuck := sum(not note.released for note in played):
-        yield f"{stuck:,} notes are never released; they end with their track."
+        yield f"{stuck:,} notes are never released; they end with the file."
     if (coarse := float(tempo.scales.max())) > COARSE_TICK_SECONDS:
         yield f"The file counts in ticks of up to {coarse * 1000:.0f} ms; new notes are rounded to them."
-    channel, shared = pick_channel([track.events for track in tracks])
-    if shared:
+    channel = pick_channel(track.events for track in tracks)
+    if any(note.channel == channel for note in played):
         yield f"All channels are in use; the continuation shares channel {channel + 1}."

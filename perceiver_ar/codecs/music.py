@@ -3,6 +3,7 @@
 Source: Oore et al., "This Time with Feeling" (2018), as implemented by `note_seq.performance_lib`.
 """
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PITCHES = 128
 # A longer stretch without any event says nothing more, and an hour of it would fill the context.
 MAX_SILENCE_SECONDS = 10
+MAX_TICK = 10_000_000  # pretty_midi's own bound on the length of a file
 # Before the first velocity token: mezzo-forte.
 DEFAULT_VELOCITY = 64
 
@@ -96,6 +98,7 @@ class MusicCodec:
 
     def quantize(self, source: "NoteSequence | str | Path", end: float | None = None) -> "NoteSequence":
         """The piano part with the sustain pedal applied, quantized, no two notes of a pitch overlapping."""
+        import_note_seq()
         from note_seq import sequences_lib
 
         sequence = sequences_lib.apply_sustain_control_changes(self._read(source))
@@ -110,6 +113,7 @@ class MusicCodec:
 
     def tokens(self, quantized: "NoteSequence", end: float | None = None) -> np.ndarray:
         """Tokens of what `quantize` returned, with long silences shortened."""
+        import_note_seq()
         from note_seq.performance_encoder_decoder import PerformanceOneHotEncoding
         from note_seq.performance_lib import Performance
 
@@ -136,13 +140,8 @@ class MusicCodec:
     def _read(self, source: "NoteSequence | str | Path") -> "NoteSequence":
         if not isinstance(source, str | Path):
             return source
-        import pretty_midi.pretty_midi
-
-        max_tick = pretty_midi.pretty_midi.MAX_TICK
         from note_seq import midi_io
 
-        # note-seq lifts the cap to 1e10 on import; a file of 37 bytes can then ask for gigabytes.
-        pretty_midi.pretty_midi.MAX_TICK = min(max_tick, 1e7)
         return midi_io.midi_file_to_note_sequence(str(source))
 
 
@@ -210,10 +209,25 @@ class NoteStream:
             self.notes.append(Note(pitch, velocity, start / rate, self._step / rate))
 
 
-def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:
-    """Quantized notes without drums, of which a piano could play each: a key struck again is released before.
+def import_note_seq() -> None:
+    """Import note-seq (seconds, the first time), without its noise and its change to pretty_midi.
 
-    Two instruments that strike a pitch in the same step become one note, as loud and as long as the greater.
+    Its audio functions, unused here, import pydub, which warns of ffmpeg. And it lifts pretty_midi's cap on the
+    length of a file to 1e10 ticks: a file of 37 bytes can then ask for gigabytes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import note_seq.midi_io  # noqa: F401
+    import pretty_midi.pretty_midi
+
+    pretty_midi.pretty_midi.MAX_TICK = MAX_TICK
+
+
+def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:
+    """Quantized notes without drums, such that one piano could play them.
+
+    A key struck again is released before; it then stays down as long as any of its notes lasts. Notes of one pitch
+    that begin in the same step are one note, as loud as the louder.
     """
     kept: list[Any] = []
     sounding: dict[int, Any] = {}
@@ -223,12 +237,13 @@ def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:
         if last is not None:
             note.quantized_end_step = min(note.quantized_end_step, last)
         before = sounding.get(note.pitch)
-        if before is not None and before.quantized_start_step == note.quantized_start_step:
-            before.quantized_end_step = max(before.quantized_end_step, note.quantized_end_step)
-            before.velocity = max(before.velocity, note.velocity)
-            continue
-        if before is not None:
-            before.quantized_end_step = min(before.quantized_end_step, note.quantized_start_step)
+        if before is not None and before.quantized_end_step > note.quantized_start_step:
+            note.quantized_end_step = max(before.quantized_end_step, note.quantized_end_step)
+            if before.quantized_start_step == note.quantized_start_step:
+                before.quantized_end_step = note.quantized_end_step
+                before.velocity = max(before.velocity, note.velocity)
+                continue
+            before.quantized_end_step = note.quantized_start_step
         sounding[note.pitch] = note
         kept.append(note)
     return kept

@@ -17,7 +17,7 @@ META, TRACK_NAME, END_OF_TRACK, SET_TEMPO = 0xFF, 0x03, 0x2F, 0x51
 SYSEX, ESCAPE = 0xF0, 0xF7
 # Program change and channel pressure carry one data byte, the other channel messages two.
 DATA_BYTES = {kind: 1 if kind in (0xC0, 0xD0) else 2 for kind in range(0x80, 0xF0, 0x10)}
-MAX_TRACKS = 0xFFFE  # one less than the header can count, so that a track can be added
+MAX_TRACKS = 1000
 MAX_DELTA = (1 << 28) - 1
 DEFAULT_TEMPO = 500_000  # microseconds a quarter note
 
@@ -89,11 +89,18 @@ class TempoMap:
                 scales = [(0, scale)]
             elif scale != scales[-1][1]:
                 scales.append((tick, scale))
+        self.division = division
         self.ticks = np.array([tick for tick, _ in scales], np.int64)
         self.scales = np.array([scale for _, scale in scales])
         self.times = np.zeros(len(scales))
         for i in range(1, len(scales)):
             self.times[i] = self.times[i - 1] + self.scales[i - 1] * (self.ticks[i] - self.ticks[i - 1])
+
+    @property
+    def changes(self) -> tuple[tuple[float, float], ...]:
+        """(seconds, quarter notes a minute) wherever the tempo changes, the first at 0."""
+        tempi = 60.0 / (self.scales * self.division)
+        return tuple(zip(self.times.tolist(), tempi.round(3).tolist(), strict=True))
 
     def seconds(self, ticks: np.ndarray | int) -> np.ndarray:
         """Seconds of ticks, any shape."""
@@ -140,9 +147,7 @@ def chunks(data: bytes) -> tuple[int, int, int, list[Chunk], int]:
     if tracks < declared and position < len(data):
         raise _cut_off(tracks + 1)
     if tracks > MAX_TRACKS:
-        raise MidiError(
-            f"The file has {tracks:,} tracks, more than a MIDI file can count; merge some of them."
-        )
+        raise MidiError(f"The file has {tracks:,} tracks, more than {MAX_TRACKS:,}; merge some of them.")
     return form, declared, division, found, position
 
 

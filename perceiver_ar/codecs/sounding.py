@@ -37,11 +37,11 @@ class _Open(NamedTuple):
     struck_again: bool
 
 
-def notes(track: Events) -> list[Played]:
+def notes(track: Events, end: int) -> list[Played]:
     """The notes of a track in the order they end.
 
     A key struck again ends the note before. A note-off on the tick of its note-on belongs to the note before if
-    there was one, else the note has no length and is none. Notes never released last until the track ends.
+    there was one, else the note has no length and is none. Notes never released last until the tick `end`.
     """
     found: list[Played] = []
     sounding: dict[tuple[int, int], _Open] = {}
@@ -62,25 +62,34 @@ def notes(track: Events) -> list[Played]:
             del sounding[key]
             if before.start < tick:
                 found.append(Played(*key, before.velocity, before.start, tick, True))
-    end = int(track.ticks[-1]) if len(track.ticks) else 0
-    found += [Played(*key, o.velocity, o.start, end, False) for key, o in sounding.items() if o.start < end]
+    found += [Played(*key, o.velocity, o.start, max(end, o.start + 1), False) for key, o in sounding.items()]
     return found
 
 
-def pedals(track: Events) -> list[Pedal]:
-    """The moves of the sustain pedal in a track."""
+def pedals(tracks: Sequence[Events]) -> list[Pedal]:
+    """The moves of the sustain pedal that put it down or lift it, and the last of all, in order of time.
+
+    It goes by note-seq's rule: of several moves on one tick, those that lift the pedal come last.
+    """
+    columns = []
+    for track in tracks:
+        mask = ((track.status & 0xF0) == CONTROL) & (track.data1 == SUSTAIN)
+        columns.append((track.status[mask] & 0x0F, track.ticks[mask], track.data2[mask]))
+    channel, tick, value = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.lexsort((value < 64, tick))
+    channel, tick, value = channel[order], tick[order], value[order]
+    keep = np.arange(len(order)) == len(order) - 1
+    for each in np.unique(channel):
+        (at,) = np.nonzero(channel == each)
+        keep[at] |= np.diff(value[at] >= 64, prepend=value[at[:1]] < 64)
     return [
-        Pedal(status & 0x0F, tick, value)
-        for tick, status, control, value in track.rows(CONTROL)
-        if control == SUSTAIN
+        Pedal(*move)
+        for move in zip(channel[keep].tolist(), tick[keep].tolist(), value[keep].tolist(), strict=True)
     ]
 
 
 def last_sound(played: Sequence[Played], moves: Sequence[Pedal]) -> int:
-    """The tick at which the last note ends, with the sustain pedal; one never lifted ends with the last event.
-
-    It goes by note-seq's rules: of several moves on one tick, lifting the pedal comes last.
-    """
+    """The tick at which the last note ends, with the sustain pedal; one never lifted ends with the last event."""
     last = max([note.end for note in played] + [move.tick for move in moves])
     ends: dict[int, list[int]] = defaultdict(list)
     for note in played:
@@ -88,8 +97,9 @@ def last_sound(played: Sequence[Played], moves: Sequence[Pedal]) -> int:
     latest = 0
     for channel, ticks in ends.items():
         down: dict[int, bool] = {}
-        for move in sorted(move for move in moves if move.channel == channel):
-            down[move.tick] = move.value >= 64 and down.get(move.tick, True)
+        for move in moves:
+            if move.channel == channel:
+                down[move.tick] = move.value >= 64
         at = np.array(list(down), np.int64)
         lifted = np.array([tick for tick, held in down.items() if not held] + [last], np.int64)
         released = np.array(ticks, np.int64)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 NAME = "Perceiver AR"
 PIANO = 0
-RESET_CONTROLLERS = 121
+# Said before the program: some files set up all sixteen channels, and none is then as it was at power-on.
+BANK, VOLUME, BANK_LSB, RESET_CONTROLLERS = 0, 7, 32, 121
+FRESH = ((RESET_CONTROLLERS, 0), (VOLUME, 100), (BANK, 0), (BANK_LSB, 0))
 # Half a step of the codec: what starts this little before a cut stands, in steps, at the cut.
 CUT_SLACK = 0.005
 # A continuation alone: 480 ticks a quarter note at the default tempo are about one a millisecond.
@@ -81,10 +83,9 @@ def continuation_bytes(
         tracks = [events.before(limit) for events in tracks]
         held = []
         begin = max(begin, limit)
-    channel, shared = pick_channel(tracks)
+    channel = pick_channel(tracks)
     messages = [(begin, message) for message in held]
-    if shared:
-        messages.append((begin, bytes([smf.CONTROL | channel, RESET_CONTROLLERS, 0])))
+    messages += [(begin, bytes([smf.CONTROL | channel, control, value])) for control, value in FRESH]
     messages.append((begin, bytes([smf.PROGRAM | channel, PIANO])))
     messages += _note_messages(notes, start, begin, tempo, channel)
     extra = original.data[14 : _header_end(original.data)]
@@ -92,19 +93,15 @@ def continuation_bytes(
     return header + body + _track(messages) + original.data[original.chunks[-1].end :]
 
 
-def pick_channel(tracks: Iterable[smf.Events]) -> tuple[int, bool]:
-    """The lowest channel that no message uses, drums apart; else the one with fewest notes, and True."""
-    used: set[int] = set()
-    counts = np.zeros(16, int)
+def pick_channel(tracks: Iterable[smf.Events]) -> int:
+    """The lowest channel that no message uses, drums apart; if there is none, the one with the fewest notes."""
+    messages, notes = np.zeros(16, int), np.zeros(16, int)
     for events in tracks:
         channels = events.status & 0x0F
-        used.update(channels[events.status < smf.SYSEX].tolist())
-        counts += np.bincount(channels[(events.status & 0xF0) == smf.NOTE_ON], minlength=16)
+        messages += np.bincount(channels[events.status < smf.SYSEX], minlength=16)
+        notes += np.bincount(channels[(events.status & 0xF0) == smf.NOTE_ON], minlength=16)
     melodic = [channel for channel in range(16) if channel != sounding.DRUM_CHANNEL]
-    free = [channel for channel in melodic if channel not in used]
-    if free:
-        return free[0], False
-    return min(melodic, key=lambda channel: counts[channel]), True
+    return min(melodic, key=lambda channel: (messages[channel] > 0, notes[channel], channel))
 
 
 def _cut_chunks(original: "MidiFile", limit: int) -> bytes:

@@ -1,0 +1,67 @@
+"""Raw MIDI bytes for tests, built without the code under test."""
+
+from collections.abc import Iterable
+
+Message = tuple[int, bytes]  # delta time in ticks, message bytes (without status byte where running)
+END = b"\xff\x2f\x00"
+
+
+def delta(ticks: int) -> bytes:
+    """A variable-length quantity."""
+    groups = [ticks & 0x7F]
+    while ticks := ticks >> 7:
+        groups.insert(0, ticks & 0x7F | 0x80)
+    return bytes(groups)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return kind + len(body).to_bytes(4, "big") + body
+
+
+def track(*messages: Message, end: int | None = 0) -> bytes:
+    """A track chunk; End of Track comes `end` ticks after the last message, or not at all (None)."""
+    body = b"".join(delta(ticks) + message for ticks, message in messages)
+    return chunk(b"MTrk", body if end is None else body + delta(end) + END)
+
+
+def header(form: int, tracks: int, division: int = 480) -> bytes:
+    return chunk(b"MThd", b"".join(value.to_bytes(2, "big") for value in (form, tracks, division)))
+
+
+def midi(*chunks: bytes, form: int = 1, division: int = 480, declared: int | None = None) -> bytes:
+    """A file of finished chunks; `declared` is what the header says instead of the number of tracks."""
+    tracks = sum(chunk.startswith(b"MTrk") for chunk in chunks)
+    return header(form, tracks if declared is None else declared, division) + b"".join(chunks)
+
+
+def on(pitch: int, velocity: int = 80, channel: int = 0) -> bytes:
+    return bytes([0x90 | channel, pitch, velocity])
+
+
+def off(pitch: int, channel: int = 0) -> bytes:
+    return bytes([0x80 | channel, pitch, 64])
+
+
+def control(number: int, value: int, channel: int = 0) -> bytes:
+    return bytes([0xB0 | channel, number, value])
+
+
+def program(number: int, channel: int = 0) -> bytes:
+    return bytes([0xC0 | channel, number])
+
+
+def meta(kind: int, payload: bytes) -> bytes:
+    return bytes([0xFF, kind]) + delta(len(payload)) + payload
+
+
+def tempo(bpm: float) -> bytes:
+    return meta(0x51, round(6e7 / bpm).to_bytes(3, "big"))
+
+
+def melody(pitches: Iterable[int] = (60, 62, 64, 65), length: int = 480, channel: int = 0) -> list[Message]:
+    """Notes one after the other, `length` ticks each: half a second at the default division and tempo."""
+    return [
+        message
+        for pitch in pitches
+        for message in ((0, on(pitch, channel=channel)), (length, off(pitch, channel)))
+    ]
