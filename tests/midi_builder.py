@@ -1,6 +1,13 @@
-"""Raw MIDI bytes for tests, built without the code under test."""
+"""MIDI bytes for tests, built without the code under test: by hand, at random, from ../shared/data."""
 
+import zipfile
 from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
 
 Message = tuple[int, bytes]  # delta time in ticks, message bytes (without status byte where running)
 END = b"\xff\x2f\x00"
@@ -65,3 +72,42 @@ def melody(pitches: Iterable[int] = (60, 62, 64, 65), length: int = 480, channel
         for pitch in pitches
         for message in ((0, on(pitch, channel=channel)), (length, off(pitch, channel)))
     ]
+
+
+@st.composite
+def midi_files(draw) -> bytes:
+    """Type 0 and 1 files of one to three tracks: notes, pedals, tempo changes, some running status."""
+    tracks = []
+    for number in range(draw(st.integers(1, 3))):
+        messages: list[Message] = [
+            (0, on(50 + number, channel=number)),
+            (200, off(50 + number, number)),
+        ]
+        for _ in range(draw(st.integers(1, 25))):
+            ticks, pitch = draw(st.integers(0, 2000)), draw(st.integers(58, 63))
+            kind = draw(st.integers(0, 5))
+            if kind <= 1:
+                messages.append((ticks, on(pitch, draw(st.integers(0, 127)), number)))
+            elif kind == 2:
+                messages.append((ticks, off(pitch, number)))
+            elif kind == 3:
+                messages.append((ticks, control(64, draw(st.integers(0, 127)), number)))
+            elif kind == 4:
+                messages.append((ticks, meta(1, b"words")))
+            elif number == 0:
+                messages.append((ticks, tempo(draw(st.integers(20, 400)))))
+        if draw(st.booleans()):
+            messages += [(10, on(61, channel=number)), (10, b"\x3d\x00"), (10, b"\x3e\x50")]
+        tracks.append(track(*messages, end=draw(st.integers(0, 500))))
+    return midi(*tracks, form=int(len(tracks) > 1), division=draw(st.sampled_from([96, 384, 480, 1000])))
+
+
+def performances(archive: str, count: int) -> list[tuple[str, bytes]]:
+    """Names and bytes of some `count` MIDI files of an archive in ../shared/data, from its smaller half."""
+    path = DATA / archive
+    if not path.exists():
+        pytest.skip(f"{archive} is not in {DATA}")
+    with zipfile.ZipFile(path) as files:
+        infos = [info for info in files.infolist() if info.filename.lower().endswith((".mid", ".midi"))]
+        infos = sorted(infos, key=lambda info: info.file_size)[: len(infos) // 2]
+        return [(info.filename, files.read(info)) for info in infos[:: max(1, len(infos) // count)]]

@@ -1,9 +1,8 @@
 """The music codec against note-seq's own, and what decoding may never do."""
 
-import zipfile
 from itertools import pairwise
-from pathlib import Path
 
+import midi_builder as mb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,19 +11,7 @@ from hypothesis import strategies as st
 from perceiver_ar.codecs.base import FIRST_DATA
 from perceiver_ar.codecs.music import MAX_SILENCE_SECONDS, MusicCodec, Note, NoteStream, import_note_seq
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
 CODEC = MusicCodec()
-
-
-def performances(archive: str, count: int) -> list[tuple[str, bytes]]:
-    """`count` MIDI files spread over an archive of ../shared/data, the smaller half of it."""
-    path = DATA / archive
-    if not path.exists():
-        pytest.skip(f"{archive} is not in {DATA}")
-    with zipfile.ZipFile(path) as files:
-        infos = [info for info in files.infolist() if info.filename.lower().endswith((".mid", ".midi"))]
-        infos = sorted(infos, key=lambda info: info.file_size)[: len(infos) // 2]
-        return [(info.filename, files.read(info)) for info in infos[:: max(1, len(infos) // count)]]
 
 
 def sequence(*notes: Note, drums: tuple[Note, ...] = (), instrument: int = 0):
@@ -88,7 +75,7 @@ def test_tokens_equal_note_seqs_own_on_real_performances(archive, tmp_path):
     import_note_seq()
     from note_seq import midi_io
 
-    for name, data in performances(archive, 6):
+    for name, data in mb.performances(archive, 6):
         path = tmp_path / "performance.midi"
         path.write_bytes(data)
         own = silences_shortened(note_seq_tokens(midi_io.midi_to_note_sequence(data)))
@@ -114,7 +101,6 @@ def test_codec_json_round_trip():
 
 
 def test_importing_note_seq_leaves_the_tick_cap_of_pretty_midi(tmp_path):
-    import midi_builder as mb
     import pretty_midi.pretty_midi
 
     path = tmp_path / "a.mid"

@@ -252,8 +252,7 @@ def _check_notes(notes: int, drums: int) -> None:
 
 
 def _tempo_map(division: int, tracks: Iterable[smf.Events]) -> TempoMap:
-    # A tempo of no time at all means nothing; players pass it over too.
-    tempo = TempoMap(division, [change for events in tracks for change in events.tempos if change[1]])
+    tempo = TempoMap(division, tracks)
     if 1 / tempo.scales.min() > MAX_TICKS_PER_SECOND:
         raise MidiError("The file's tempo is beyond all music; it is damaged, export it again.")
     return tempo
@@ -276,7 +275,7 @@ def _warnings(
     if any(program not in PIANOS for track in tracks if track.notes for program in track.programs):
         yield "Instruments other than the piano are read as one piano."
     if stuck := sum(not note.released for note in played):
-        yield f"{stuck:,} notes are never released; they end with the file."
+        yield f"Notes that are never released ({stuck:,}) end with the file."
     if (coarse := float(tempo.scales.max())) > COARSE_TICK_SECONDS:
         yield f"The file counts in ticks of up to {coarse * 1000:.0f} ms; new notes are rounded to them."
     channel = pick_channel(track.events for track in tracks)

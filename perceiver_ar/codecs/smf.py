@@ -57,7 +57,7 @@ class Events:
         return bool(len(self.status) and self.status[-1] == META and self.data1[-1] == END_OF_TRACK)
 
     def before(self, tick: int) -> "Events":
-        """The events before a tick; name and tempo changes are left as they are."""
+        """The events before a tick."""
         n = int(np.searchsorted(self.ticks, tick))
         return replace(
             self,
@@ -66,6 +66,7 @@ class Events:
             status=self.status[:n],
             data1=self.data1[:n],
             data2=self.data2[:n],
+            tempos=tuple(change for change in self.tempos if change[0] < tick),
         )
 
     def rows(self, *kinds: int) -> list[tuple[int, int, int, int]]:
@@ -76,12 +77,14 @@ class Events:
 
 
 class TempoMap:
-    """Ticks to seconds and back; `changes` are (tick, microseconds a quarter note) in any order.
+    """Ticks to seconds and back, by the tempo changes of all tracks.
 
+    A tempo of zero means nothing and is passed over, as players do.
     The arithmetic follows pretty_midi's step by step, so that both read the same times to the last bit.
     """
 
-    def __init__(self, division: int, changes: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(self, division: int, tracks: Iterable[Events] = ()) -> None:
+        changes = [change for events in tracks for change in events.tempos if change[1]]
         scales = [(0, 60.0 / (6e7 / DEFAULT_TEMPO * division))]
         for tick, tempo in sorted(changes, key=lambda change: change[0]):
             scale = 60.0 / (6e7 / tempo * division)

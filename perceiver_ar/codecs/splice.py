@@ -71,26 +71,34 @@ def continuation_bytes(
         return _header(0, 1, ALONE_DIVISION) + _track(messages)
     tempo = original.tempo
     tracks = [track.events for track in original.tracks]
+    messages: list[tuple[int, bytes]] = []
     begin = tempo.tick(start)
     if cut is None:
         body = original.data[_header_end(original.data) : original.chunks[-1].end]
-        held = [message for events in tracks for message in sounding.closings(events)]
-        # Not before the last event, or it would be struck after it was silenced.
-        begin = max([begin] + [int(events.ticks[-1]) for events in tracks if held and len(events.ticks)])
+        messages += _silence(tracks, begin)
     else:
         limit = tempo.tick(cut - CUT_SLACK, up=True)
         body = _cut_chunks(original, limit)
         tracks = [events.before(limit) for events in tracks]
-        held = []
+        tempo = TempoMap(original.division, tracks)
         begin = max(begin, limit)
     channel = pick_channel(tracks)
-    messages = [(begin, message) for message in held]
     messages += [(begin, bytes([smf.CONTROL | channel, control, value])) for control, value in FRESH]
     messages.append((begin, bytes([smf.PROGRAM | channel, PIANO])))
     messages += _note_messages(notes, start, begin, tempo, channel)
+    messages.sort(key=lambda message: message[0])
     extra = original.data[14 : _header_end(original.data)]
     header = _header(1, len(tracks) + 1, original.division, extra)
     return header + body + _track(messages) + original.data[original.chunks[-1].end :]
+
+
+def _silence(tracks: Sequence[smf.Events], begin: int) -> list[tuple[int, bytes]]:
+    """What silences the original from the tick `begin` on.
+
+    Not before its last message, or something could be struck, or the pedal go down, after it was silenced.
+    """
+    last = max(int(events.ticks[events.status < smf.SYSEX].max(initial=0)) for events in tracks)
+    return [(max(begin, last), message) for events in tracks for message in sounding.closings(events)]
 
 
 def pick_channel(tracks: Iterable[smf.Events]) -> int:
