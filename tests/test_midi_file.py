@@ -198,6 +198,15 @@ def test_a_pedal_on_another_track_sustains_its_channel():
     assert file.primer(CODEC).notes == [Note(60, 80, 0.0, 2.0)]
 
 
+def test_drums_that_go_on_are_waited_for():
+    drums = mb.track(*mb.melody([36] * 6, channel=9), (0, mb.on(38, channel=9)), end=9600)
+    file = read_midi(mb.midi(mb.track(*mb.melody()), drums))
+    assert file.seconds == 3.0
+    primer = file.primer(CODEC)
+    assert primer.start == 3.0
+    assert primer.tokens[-1] == CODEC.time_shift + 99
+
+
 def test_silence_is_shortened_for_the_primer_only():
     primer = read_midi(ODD["hours between notes"][0]).primer(CODEC)
     assert primer.start == pytest.approx(2 + 9375 + 0.5)

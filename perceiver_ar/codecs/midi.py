@@ -71,7 +71,7 @@ class MidiFile:
     """A MIDI file that can be continued; `read_midi` makes it.
 
     data: the bytes as they came. division: ticks a quarter note. notes: how many, without drums. first: seconds
-    of the first onset. seconds: when the last note has ended, with the sustain pedal. warnings: sentences.
+    of the first onset. seconds: when the last sound has ended, with sustain pedal and drums. warnings: sentences.
     """
 
     name: str
@@ -137,9 +137,10 @@ class MidiFile:
         if not part.notes:
             raise MidiError(f"Before {start:g} s there are no notes yet; choose a later start point.")
         rate = codec.steps_per_second
-        end = max(note.quantized_end_step for note in part.notes) / rate
         if start is not None:
             end = codec.step(start) / rate
+        else:
+            end = max(codec.step(self.seconds), *(note.quantized_end_step for note in part.notes)) / rate
         tokens = codec.tokens(part, end)
         shifts = tokens[(tokens >= codec.time_shift) & (tokens < codec.velocity)] - codec.time_shift + 1
         notes = [
@@ -171,16 +172,9 @@ def read_midi(source: str | Path | bytes, name: str | None = None) -> MidiFile:
         )
     tracks = tuple(_track(events) for events in scanned)
     _check_notes(sum(track.notes for track in tracks), sum(track.drums for track in tracks))
-    played = [
-        n for t in tracks for n in sounding.notes(t.events, longest) if n.channel != sounding.DRUM_CHANNEL
-    ]
-    if not played:
-        raise MidiError("The file has no notes of any length; choose another.")
-    pedals = [move for move in sounding.pedals(scanned) if move.channel != sounding.DRUM_CHANNEL]
-    if len(pedals) > MAX_NOTES:
-        raise MidiError(f"The file moves the pedal {len(pedals):,} times; choose a shorter one.")
+    played, pedals, last = _performance(scanned, longest + 1)
     tempo = _tempo_map(division, scanned)
-    seconds = float(tempo.seconds(sounding.last_sound(played, pedals)))
+    seconds = float(tempo.seconds(last))
     if seconds > MAX_SECONDS:
         raise MidiError(f"The music lasts {seconds / 3600:,.0f} hours; cut it to less than 24.")
     return MidiFile(
@@ -249,6 +243,24 @@ def _check_notes(notes: int, drums: int) -> None:
         raise MidiError("The file has no notes; choose one with music in it.")
     if notes > MAX_NOTES:
         raise MidiError(f"The file has {notes:,} notes, more than {MAX_NOTES:,}; choose a shorter one.")
+
+
+def _performance(
+    tracks: Sequence[smf.Events], end: int
+) -> tuple[list[sounding.Played], list[sounding.Pedal], int]:
+    """Notes and sustain pedal without drums, and the tick at which the last sound has ended, drums included."""
+    notes = [note for events in tracks for note in sounding.notes(events, end)]
+    played = [note for note in notes if note.channel != sounding.DRUM_CHANNEL]
+    if not played:
+        raise MidiError("The file has no notes of any length; choose another.")
+    pedals = [move for move in sounding.pedals(tracks) if move.channel != sounding.DRUM_CHANNEL]
+    if len(pedals) > MAX_NOTES:
+        raise MidiError(f"The file moves the pedal {len(pedals):,} times; choose a shorter one.")
+    # A drum that is never released does not sound on: it was struck.
+    drums = [
+        note.end if note.released else note.start for note in notes if note.channel == sounding.DRUM_CHANNEL
+    ]
+    return played, pedals, max([sounding.last_sound(played, pedals), *drums])
 
 
 def _tempo_map(division: int, tracks: Iterable[smf.Events]) -> TempoMap:

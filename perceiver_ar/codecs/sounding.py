@@ -41,7 +41,7 @@ def notes(track: Events, end: int) -> list[Played]:
     """The notes of a track in the order they end.
 
     A key struck again ends the note before. A note-off on the tick of its note-on belongs to the note before if
-    there was one, else the note has no length and is none. Notes never released last until the tick `end`.
+    there was one, else the note has no length and is none. Notes never released last until the tick `end`, behind all events.
     """
     found: list[Played] = []
     sounding: dict[tuple[int, int], _Open] = {}
@@ -62,7 +62,7 @@ def notes(track: Events, end: int) -> list[Played]:
             del sounding[key]
             if before.start < tick:
                 found.append(Played(*key, before.velocity, before.start, tick, True))
-    found += [Played(*key, o.velocity, o.start, max(end, o.start + 1), False) for key, o in sounding.items()]
+    found += [Played(*key, o.velocity, o.start, end, False) for key, o in sounding.items()]
     return found
 
 
