@@ -1,0 +1,119 @@
+"""Keys and values kept between calls, in the layout the attention reads.
+
+Batch and heads are one leading axis and keys are stored transposed: on a CPU a dot reads exactly these shapes,
+and any reshape fused with an in-place update would copy the whole cache at every token.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from perceiver_ar.config import ModelConfig
+
+EMPTY = -1
+"""Index of a slot that holds nothing, or padding: never attended to."""
+
+
+class Entries(NamedTuple):
+    """Keys and values of one attention, each slot with the index its token has in the sequence.
+
+    `rows` is batch x heads, batch outermost. `index` has one row an example, or one for all where none is padded.
+    """
+
+    keys: Float[Array, "rows dim slots"]
+    values: Float[Array, "rows slots dim"]
+    index: Int[Array, "examples slots"]
+
+    @classmethod
+    def empty(cls, heads: tuple[int, int, int], slots: int, dtype: str, examples: int = 1) -> "Entries":
+        """`slots` slots that hold nothing, for `heads` = (batch, heads, channels a head)."""
+        batch, count, dim = heads
+        return cls(
+            jnp.zeros((batch * count, dim, slots), dtype),
+            jnp.zeros((batch * count, slots, dim), dtype),
+            jnp.full((examples, slots), EMPTY, jnp.int32),
+        )
+
+    def append(self, new: "Entries", at: Int[Array, ""]) -> "Entries":
+        """Write `new` into the slots from `at` on, as in a ring."""
+        count, slots = new.keys.shape[-1], self.keys.shape[-1]
+        at = at % slots
+        index = new.index[: self.index.shape[0]]
+        if count == 1:  # one slot cannot wrap, and a slice updates in place where a scatter may not
+            update = jax.lax.dynamic_update_slice_in_dim
+            return Entries(
+                update(self.keys, new.keys, at, axis=2),
+                update(self.values, new.values, at, axis=1),
+                update(self.index, index, at, axis=1),
+            )
+        where = (at + jnp.arange(count)) % slots
+        return Entries(
+            self.keys.at[:, :, where].set(new.keys),
+            self.values.at[:, where].set(new.values),
+            self.index.at[:, where].set(index),
+        )
+
+    def grow(self, slots: int) -> "Entries":
+        """The same entries with room for `slots`; only for a ring that has not wrapped yet."""
+        more = slots - self.keys.shape[-1]
+        return Entries(
+            jnp.pad(self.keys, ((0, 0), (0, 0), (0, more))),
+            jnp.pad(self.values, ((0, 0), (0, more), (0, 0))),
+            jnp.pad(self.index, ((0, 0), (0, more)), constant_values=EMPTY),
+        )
+
+
+class Cache(NamedTuple):
+    """What the model remembers of the calls before: passed in, handed back, never hidden in a module.
+
+    Tokens are numbered from the first one of the first call, padding included: `length` is the next index.
+    A query at index i sees the entries with `start <= index <= i`, whichever part holds them.
+    """
+
+    prefix: Entries | None
+    """Cross-attend entries of the first call, one copy for all takes of an example; None before that call."""
+    recent: Entries | None
+    """Cross-attend entries of the later calls, a ring an example and take; None before `fork`."""
+    latents: tuple[Entries, ...]
+    """Entries of each latent layer since the last fill."""
+    length: Int[Array, ""]
+    """Tokens so far."""
+    filled: Int[Array, ""]
+    """Latents since the last fill."""
+    start: Int[Array, ""]
+    """First index still inside the context window."""
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int, start: Int[Array, ""] | int = 0) -> "Cache":
+        """A cache for a first call on `batch` examples, which becomes the prefix."""
+        heads = (batch, config.heads, config.width // config.heads)
+        layer = Entries.empty(heads, config.latents, config.dtype, examples=batch)
+        zero = jnp.zeros((), jnp.int32)
+        return cls(None, None, (layer,) * config.layers, zero, zero, jnp.asarray(start, jnp.int32))
+
+    def fork(self, config: ModelConfig, takes: int, slots: int) -> "Cache":
+        """`takes` continuations of each example that share the prefix; takes of one example lie together.
+
+        `slots`: room for the tokens of later calls, see `grow`.
+        """
+
+        def repeat(x: Array, heads: int) -> Array:
+            return jnp.repeat(x.reshape(-1, heads, *x.shape[1:]), takes, axis=0).reshape(-1, *x.shape[1:])
+
+        latents = tuple(
+            Entries(*(repeat(x, config.heads) for x in (keys, values)), repeat(index, 1))
+            for keys, values, index in self.latents
+        )
+        batch = latents[0].index.shape[0]
+        heads = (batch, config.cross_heads, config.width // config.cross_heads)
+        return self._replace(recent=Entries.empty(heads, slots, config.dtype), latents=latents)
+
+    def rewind(self, count: int) -> "Cache":
+        """Forget the last `count` tokens and all latents, for a call that fills them again.
+
+        Cross-attend entries stay where they are: those past `length` cannot be seen until written again.
+        """
+        latents = tuple(entries._replace(index=jnp.full_like(entries.index, EMPTY)) for entries in self.latents)
+        return self._replace(latents=latents, length=self.length - count, filled=jnp.zeros_like(self.filled))

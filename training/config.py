@@ -1,0 +1,101 @@
+"""What fixes a training run: one value, written beside the weights it made."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perceiver_ar.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training on one shape of batch: short contexts first cost a fraction of long ones."""
+
+    until: float
+    """Part of the run's steps at which the stage ends, in (0, 1]."""
+    context: int
+    """Tokens an example shows the model, latents included."""
+    batch: int
+    """Examples a step."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Muon for the matrices of the blocks, Adam for the rest; or Adam for all, as in the paper."""
+
+    name: str = "adam"
+    """`adam` (paper) or `muon` (ours)."""
+    rate: float = 3e-4
+    """Adam's peak learning rate."""
+    muon_rate: float = 0.02
+    """Muon's peak learning rate."""
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    decay: int = 0
+    """Steps of linear decay to zero at the end; the rate is constant between."""
+    b1: float = 0.9
+    """Adam's first momentum: 0.9 in the paper's released code, 0.1 in its text."""
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """Decoupled decay of the matrices, a part of the rate."""
+    clip: float = 1.0
+    """Largest global norm of a gradient."""
+    z_loss: float = 1e-4
+    """Weight of the squared log-normaliser beside the cross-entropy."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Changes that leave a performance a performance."""
+
+    transpose: int = 6
+    """Largest transposition, in semitones either way."""
+    stretch: float = 0.1
+    """Largest change of tempo, as a part."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run."""
+
+    model: ModelConfig
+    stages: tuple[Stage, ...]
+    steps: int
+    """Steps of the whole run, decay included."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: int = 0
+    save_every: int = 250
+    """Steps between checkpoints."""
+    evaluate_every: int = 500
+    """Steps between looks at the validation split."""
+    evaluate_windows: int = 64
+    """Windows of one look, spread evenly over the split."""
+
+    def __post_init__(self) -> None:
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(ends) or ends[-1] != 1:
+            raise ValueError(f"stages must end in rising order, the last at 1, not {ends}")
+        if (longest := max(stage.context for stage in self.stages)) > self.model.context:
+            raise ValueError(f"a stage's context ({longest}) exceeds the model's ({self.model.context})")
+        if self.optim.warmup + self.optim.decay > self.steps:
+            raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
+
+    def stage(self, step: int) -> Stage:
+        """The stage that `step` belongs to."""
+        return next(stage for stage in self.stages if step < stage.until * self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict that JSON can hold."""
+        return asdict(self) | {"model": self.model.to_dict()}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a run reads and writes."""
+
+    data: tuple[Path, ...]
+    """Archives or folders of MIDI; the first one's validation split is the run's."""
+    workdir: Path
+    """Checkpoints, metrics, the resolved config and the prepared tokens."""

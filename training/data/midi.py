@@ -1,0 +1,117 @@
+"""MIDI archives to token files: once, in parallel, and kept beside a manifest."""
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.progress import track
+
+from perceiver_ar.codecs.music import MusicCodec
+from perceiver_ar.config import EOS, SOS
+
+
+class Pieces(NamedTuple):
+    """Token sequences end to end: piece i is `tokens[offsets[i]:offsets[i + 1]]`, from SOS to EOS."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+
+    @classmethod
+    def join(cls, parts: list["Pieces"]) -> "Pieces":
+        """All pieces of several sets, in order."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
+
+
+def load_pieces(sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
+    """The token sequences of one split of every source, prepared into `store` if they are not there yet.
+
+    A source is a zip or a folder in the layout of MAESTRO: MIDI files and a csv with `midi_filename` and `split`.
+
+    Raises:
+        ValueError: a source that is missing, of another layout, or without the split.
+    """
+    return Pieces.join([_load_source(source, split, store) for source in sources])
+
+
+def _load_source(source: Path, split: str, store: Path) -> Pieces:
+    rows = [row for row in _rows(source) if row["split"] == split]
+    if not rows:
+        raise ValueError(f"{source} has no pieces in its {split!r} split")
+    codec = MusicCodec()
+    names = [row["midi_filename"] for row in rows]
+    key = json.dumps([str(source.resolve()), source.stat().st_size, names, codec.to_dict()])
+    stem = f"{source.stem}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    path = store / f"{stem}.npz"
+    if not path.exists():
+        pieces = list(_encode_all(source, names, f"{source.stem} {split}"))
+        tokens = [np.concatenate([[SOS], piece, [EOS]]).astype(np.uint16) for piece in pieces]
+        offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in tokens])])
+        store.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=store, suffix=".npz", delete=False) as file:
+            np.savez(file, tokens=np.concatenate(tokens), offsets=offsets)
+        os.replace(file.name, path)
+        manifest = {
+            "source": source.name,
+            "split": split,
+            "codec": codec.to_dict(),
+            "pieces": len(names),
+            "tokens": int(offsets[-1]),
+            "files": names,
+        }
+        (store / f"{stem}.json").write_text(json.dumps(manifest, indent=1))
+    with np.load(path) as arrays:
+        return Pieces(arrays["tokens"], arrays["offsets"])
+
+
+def _rows(source: Path) -> list[dict[str, str]]:
+    if source.is_dir():
+        tables = [path.read_bytes() for path in sorted(source.glob("*.csv"))]
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            tables = [archive.read(name) for name in archive.namelist() if name.endswith(".csv")]
+    else:
+        raise ValueError(f"{source} is neither a folder nor a zip: give the MAESTRO download, zipped or not")
+    for table in tables:
+        rows = list(csv.DictReader(io.StringIO(table.decode("utf-8"))))
+        if rows and {"midi_filename", "split"} <= set(rows[0]):
+            return rows
+    raise ValueError(f"{source} has no csv with the columns midi_filename and split, as MAESTRO has")
+
+
+def _encode_all(source: Path, names: list[str], title: str) -> Iterator[np.ndarray]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=context) as pool:
+        encoded = pool.map(partial(_encode, source), names, chunksize=4)
+        yield from track(encoded, f"Tokens of {title}", total=len(names))
+
+
+def _encode(source: Path, name: str) -> np.ndarray:
+    """Tokens of one performance; the archive's csv names files relative to itself."""
+    if source.is_dir():
+        return MusicCodec().encode(source / name)
+    with zipfile.ZipFile(source) as archive:
+        full = next(path for path in archive.namelist() if path.endswith("/" + name) or path == name)
+        with tempfile.NamedTemporaryFile(suffix=".mid") as file:
+            file.write(archive.read(full))
+            file.flush()
+            return MusicCodec().encode(file.name)

@@ -1,0 +1,59 @@
+"""Optimisers and rate schedules, by optax."""
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers, muon
+
+from perceiver_ar.model import Params
+from training.config import OptimConfig
+
+
+def schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
+    """Linear warm-up to `peak`, constant, linear decay to zero over the last steps."""
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, peak, config.warmup),
+            optax.constant_schedule(peak),
+            optax.linear_schedule(peak, 0.0, max(config.decay, 1)),
+        ],
+        [config.warmup, steps - config.decay],
+    )
+
+
+def matrices(params: Params) -> Params:
+    """Muon's view of the parameters: the blocks' matrices, stacked or not; None for everything Adam takes."""
+
+    def dims(path: tuple, x: jax.Array) -> MuonDimensionNumbers | None:
+        top = path[0].key
+        if top == "layers" and x.ndim == 3:
+            return MuonDimensionNumbers((1,), (2,))
+        return MuonDimensionNumbers((0,), (1,)) if top == "cross" and x.ndim == 2 else None
+
+    return jax.tree_util.tree_map_with_path(dims, params)
+
+
+def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """The optimiser of a run of `steps` steps.
+
+    Raises:
+        ValueError: an optimiser that is neither `adam` nor `muon`.
+    """
+    rate = schedule(config, config.rate, steps)
+    if config.name == "adam":
+
+        def decays(params: Params) -> Params:
+            return jax.tree.map(lambda x: x.ndim > 1, params)
+
+        core = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decays)
+    elif config.name == "muon":
+        core = muon(
+            schedule(config, config.muon_rate, steps),
+            adam_learning_rate=rate,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=matrices,
+        )
+    else:
+        raise ValueError(f"optimiser must be adam or muon, not {config.name!r}")
+    return optax.chain(optax.clip_by_global_norm(config.clip), core)
