@@ -1,0 +1,57 @@
+"""Pretrained models by name, and the files that ship with the package."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOTS = (Path(__file__).parent / "assets", Path(__file__).parent.parent / "assets")
+"""Where shipped files lie: in the wheel, or beside the package in a checkout."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model that ships with the package."""
+
+    name: str
+    description: str
+    licence: str
+    context: int
+    """Tokens of context."""
+    default: bool = False
+
+
+MODELS = (
+    Shipped(
+        "piano",
+        "expressive piano performances, trained on MAESTRO and ASAP",
+        "CC BY-NC-SA 4.0",
+        16_384,
+        default=True,
+    ),
+)
+DEFAULT = next(model.name for model in MODELS if model.default)
+
+
+def asset(*parts: str) -> Path:
+    """A shipped file or folder.
+
+    Raises:
+        FileNotFoundError: this installation does not have it.
+    """
+    for root in ROOTS:
+        if (path := root.joinpath(*parts)).exists():
+            return path
+    raise FileNotFoundError(f"{'/'.join(parts)} is not part of this installation: install perceiver-ar again")
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The folder of a model, given by its shipped name or by a path.
+
+    Raises:
+        FileNotFoundError: neither a shipped model nor a folder with a model in it.
+    """
+    if any(model.name == name_or_path for model in MODELS):
+        return asset(str(name_or_path))
+    if (Path(name_or_path) / "config.json").is_file():
+        return Path(name_or_path)
+    names = ", ".join(model.name for model in MODELS)
+    raise FileNotFoundError(f"no model {str(name_or_path)!r}: give {names}, or a folder that holds a config.json")
