@@ -1,0 +1,61 @@
+"""Exact arithmetic, shapes checked at run time, a browser, and no skips in CI."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import chromium
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_enable_x64", False)
+SHAPED = ("attention", "cache", "model", "positions", "sampling")
+"""Modules of the package whose signatures give shapes."""
+install_import_hook(
+    [f"perceiver_ar.{name}" for name in SHAPED] + ["training.loss", "training.step"], "beartype.beartype"
+)
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with MAESTRO and the other corpora, which are not part of the repository."""
+    if not DATA.is_dir():
+        pytest.skip("the corpora are not beside this checkout, in ../shared/data")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A Playwright browser; `browser.new_page()` opens a tab."""
+    from playwright.sync_api import sync_playwright
+
+    path = chromium.find()
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        # The flags keep Chromium from calling home, which a closed network answers with delays.
+        quiet = [
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-quic",
+        ]
+        opened = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield opened
+        opened.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """In CI a skipped test is a failed one: nothing may go unseen there."""
+    report = yield
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"skipped, which CI does not allow: {call.excinfo.value if call.excinfo else item.nodeid}"
+        )
+    return report
