@@ -73,7 +73,8 @@ class Cache(NamedTuple):
     """
 
     prefix: Entries | None
-    """Cross-attend entries of the first call, one copy for all takes of an example; None before that call."""
+    """Cross-attend entries of the first call, one copy for all takes of an example; None before that call, and
+    when all of them have left the window."""
     recent: Entries | None
     """Cross-attend entries of the later calls, a ring an example and take; None before `fork`."""
     latents: tuple[Entries, ...]
@@ -84,6 +85,8 @@ class Cache(NamedTuple):
     """Latents since the last fill."""
     start: Int[Array, ""]
     """First index still inside the context window."""
+    origin: Int[Array, ""]
+    """Index of the first token after the first call: slot 0 of the ring."""
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, start: Int[Array, ""] | int = 0) -> "Cache":
@@ -91,7 +94,7 @@ class Cache(NamedTuple):
         heads = (batch, config.heads, config.width // config.heads)
         layer = Entries.empty(heads, config.latents, config.dtype, examples=batch)
         zero = jnp.zeros((), jnp.int32)
-        return cls(None, None, (layer,) * config.layers, zero, zero, jnp.asarray(start, jnp.int32))
+        return cls(None, None, (layer,) * config.layers, zero, zero, jnp.asarray(start, jnp.int32), zero)
 
     def fork(self, config: ModelConfig, takes: int, slots: int) -> "Cache":
         """`takes` continuations of each example that share the prefix; takes of one example lie together.
@@ -108,7 +111,8 @@ class Cache(NamedTuple):
         )
         batch = latents[0].index.shape[0]
         heads = (batch, config.cross_heads, config.width // config.cross_heads)
-        return self._replace(recent=Entries.empty(heads, slots, config.dtype), latents=latents)
+        recent = Entries.empty(heads, slots, config.dtype)
+        return self._replace(recent=recent, latents=latents, origin=jnp.copy(self.length))
 
     def rewind(self, count: int) -> "Cache":
         """Forget the last `count` tokens and all latents, for a call that fills them again.

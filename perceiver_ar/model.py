@@ -203,13 +203,13 @@ class PerceiverAR(nnx.Module):
         x = inputs[:, -latents:]
         by = None if by is None else (by[0][:, -latents:], by[1][:, -latents:])
         queries = self.cross.queries(x, by)
-        if cache is None or cache.prefix is None:
+        if cache is None or cache.recent is None:
             attended = attend(queries, [new], order, 0 if cache is None else cache.start, aligned=True)
             cache = None if cache is None else cache._replace(prefix=new)
         else:
-            slot = cache.length - cache.prefix.keys.shape[-1]
-            cache = cache._replace(recent=cache.recent.append(new, slot))
-            attended = attend(queries, [cache.prefix, cache.recent], order, cache.start)
+            cache = cache._replace(recent=cache.recent.append(new, cache.length - cache.origin))
+            stores = [store for store in (cache.prefix, cache.recent) if store is not None]
+            attended = attend(queries, stores, order, cache.start)
         return self.cross.finish(x, attended, _fold(key, self.config.layers)), cache
 
     def _latent_stack(self, x, by, index, order, key):

@@ -1,0 +1,211 @@
+"""Continue token sequences: prefill, jitted chunks of steps, refill when the latents are full.
+
+Tokens in, tokens out; music and files are other modules' business.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from perceiver_ar.cache import Cache
+from perceiver_ar.codecs.base import Codec
+from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
+from perceiver_ar.model import PerceiverAR
+from perceiver_ar.sampling import Sampling, sample
+
+CHUNK = 32
+"""Tokens a call of the device: about a second of piano."""
+SMALLEST = 64
+"""Fewest prefix slots; a shorter primer is padded, so that few shapes are ever compiled."""
+RING = 1024
+"""First size of the ring of new tokens; it doubles up to the context."""
+
+
+class Chunk(NamedTuple):
+    """New tokens, int32 (rows, count), and the logits each was drawn from, float32 (rows, count, vocab)."""
+
+    tokens: np.ndarray
+    logits: np.ndarray
+
+
+def primer_limit(config: ModelConfig) -> int:
+    """Most primer tokens that are used: the context, less the room for new tokens up to the first refill."""
+    return config.context - (config.latents - refilled(config)) if config.context > config.latents else config.latents
+
+
+def refilled(config: ModelConfig) -> int:
+    """Latents a fill recomputes: half of them, so that as many new tokens fit before the next."""
+    return (config.latents + 1) // 2
+
+
+def bucket(count: int, smallest: int, limit: int) -> int:
+    """The least of `smallest` x 1, 1.5, 2, 3, 4, 6 ... that holds `count`, at most `limit`."""
+    size = smallest
+    while size < count:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+    return min(size, limit)
+
+
+def generate(
+    model: PerceiverAR,
+    codec: Codec,
+    primers: list[np.ndarray],
+    *,
+    takes: int = 1,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    chunk: int = CHUNK,
+) -> Iterator[Chunk]:
+    """Continue every primer `takes` times, without end; closing the iterator stops at once.
+
+    Rows of a chunk are primers x takes, the takes of one primer together. All takes of a primer share its
+    prefill. A row depends on the seed, its primer and its number alone, not on the chunk size.
+
+    Args:
+        primers: int tokens (n,), one or more each; of a longer one the last `primer_limit` tokens are used.
+
+    Raises:
+        ValueError: an empty primer, a token the model does not know, or no take.
+    """
+    if not primers or takes < 1:
+        raise ValueError("give at least one primer and one take")
+    for primer in primers:
+        if len(primer) < 1:
+            raise ValueError("a primer must have at least one token")
+        if primer.min() < PAD or primer.max() >= model.config.vocab_size:
+            raise ValueError(f"a primer's tokens must lie between 0 and {model.config.vocab_size - 1}")
+    run = _Run(model, codec, primers, takes, sampling or Sampling(), seed)
+    while True:
+        yield run.advance(chunk)
+
+
+class _Run:
+    """The state of one `generate`: the cache, the last logits, and the tokens a refill needs again."""
+
+    def __init__(
+        self,
+        model: PerceiverAR,
+        codec: Codec,
+        primers: list[np.ndarray],
+        takes: int,
+        sampling: Sampling,
+        seed: int,
+    ) -> None:
+        self.model, self.codec, self.config = model, codec, model.config
+        self.legal, self.values = jnp.asarray(codec.legal), sampling.array()
+        rows = jnp.arange(len(primers) * takes)
+        self.keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
+        data = [np.count_nonzero(primer >= FIRST_DATA) for primer in primers]
+        self.drawn = jnp.repeat(jnp.asarray(data, jnp.int32), takes)
+        self._prefill(primers, takes)
+
+    def _prefill(self, primers: list[np.ndarray], takes: int) -> None:
+        """Fill the cache with the primers, the shorter ones padded on the left, and fork it into takes."""
+        primers = [primer[-primer_limit(self.config) :] for primer in primers]
+        size = bucket(max(map(len, primers)), min(SMALLEST, refilled(self.config)), primer_limit(self.config))
+        latents = min(size, refilled(self.config))
+        tokens = np.full((len(primers), size), PAD, np.int32)
+        for row, primer in zip(tokens, primers, strict=True):
+            row[size - len(primer) :] = primer
+        self.shift = np.repeat([size - len(primer) for primer in primers], takes)
+        self.history = np.repeat(tokens, takes, axis=0)
+        self.origin = self.length = size
+        self.room = self.config.latents - latents
+        positions = self._positions(0, size)[::takes]
+        self.logits, cache = _prefill(self.model, tokens, positions, latents, self._start())
+        self.logits = jnp.repeat(self.logits, takes, axis=0)
+        self.cache = cache.fork(self.config, takes, min(RING, self.config.context))
+
+    def advance(self, count: int) -> Chunk:
+        """Up to `count` new tokens: fewer where the latents are full before."""
+        if self.room == 0:
+            self._refill()
+        steps = min(count, self.room)
+        positions = self._positions(self.length, count)
+        self.cache, self.logits, tokens, logits = _steps(
+            self.model, self.cache, self.logits, self.keys, positions, self.legal, self.values, self.drawn, steps
+        )
+        tokens = np.asarray(tokens)[:, :steps]
+        self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
+        self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
+        return Chunk(tokens, np.asarray(logits)[:, :steps])
+
+    def _refill(self) -> None:
+        """Recompute the last half of the latents, so that there is room for new ones (paper, section 3.2)."""
+        count = refilled(self.config)
+        if self.config.position != "rotary" and self.length + self.config.latents - count > self.config.context:
+            # Absolute positions end with the context: the window starts again from its first position.
+            self._prefill([row[row != PAD] for row in self.history], 1)
+            return
+        self.room = self.config.latents - count
+        ring = self.cache.recent.keys.shape[-1]
+        needed = min(self.length - self.origin + self.room, self.config.context)
+        if needed > ring:
+            ring = min(2 * ring, self.config.context)
+            self.cache = self.cache._replace(recent=self.cache.recent.grow(ring))
+        if self.cache.prefix is not None and self._start() >= self.cache.prefix.keys.shape[-1]:
+            self.cache = self.cache._replace(prefix=None)
+        positions = self._positions(self.length - count, count)
+        self.logits, self.cache = _refill(self.model, self.cache, self.history[:, -count:], positions, self._start())
+
+    def _start(self) -> int:
+        """First index in the window, such that it never exceeds the context before the next fill."""
+        return max(0, self.length + self.room - self.config.context)
+
+    def _positions(self, begin: int, count: int) -> np.ndarray:
+        """Positions of indices `begin` on, (rows, count, axes); padding before a row's primer has the first one."""
+        wanted = np.arange(begin, begin + count) - self.shift[:, None]
+        return self.codec.positions(0, begin + count)[np.maximum(wanted, 0)]
+
+
+@partial(jax.jit, static_argnames="latents")
+def _prefill(model: PerceiverAR, tokens: Array, positions: Array, latents: int, start: Array) -> tuple[Array, Cache]:
+    logits, cache = model(tokens, positions, latents, Cache.empty(model.config, tokens.shape[0], start))
+    return logits[:, -1], cache
+
+
+@partial(jax.jit, donate_argnames="cache")
+def _refill(
+    model: PerceiverAR, cache: Cache, tokens: Array, positions: Array, start: Array
+) -> tuple[Array, Cache]:
+    cache = cache.rewind(tokens.shape[1])._replace(start=jnp.asarray(start, jnp.int32))
+    logits, cache = model(tokens, positions, tokens.shape[1], cache)
+    return logits[:, -1], cache
+
+
+@partial(jax.jit, donate_argnames=("cache", "logits"))
+def _steps(  # noqa: PLR0913
+    model: PerceiverAR,
+    cache: Cache,
+    logits: Array,
+    keys: Array,
+    positions: Array,
+    legal: Array,
+    values: Array,
+    drawn: Int[Array, "rows"],
+    count: Array,
+) -> tuple[Cache, Array, Array, Array]:
+    """`count` steps, at most as many as there are positions: draw a token, then call the model on it.
+
+    `drawn` counts each row's data tokens so far: its step in the table of legal tokens.
+    """
+    rows, size, _ = positions.shape
+    tokens = jnp.zeros((rows, size), jnp.int32)
+    record = jnp.zeros((rows, size, logits.shape[-1]), jnp.float32)
+
+    def step(i: Array, carry: tuple) -> tuple:
+        cache, logits, tokens, record = carry
+        number = drawn + i
+        token = sample(logits, legal[number % legal.shape[0]], values, jax.vmap(jax.random.fold_in)(keys, number))
+        tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, i))
+        record = jax.lax.dynamic_update_slice(record, logits[:, None], (0, i, 0))
+        position = jax.lax.dynamic_slice_in_dim(positions, i, 1, axis=1)
+        new, cache = model(token[:, None], position, 1, cache)
+        return cache, new[:, 0], tokens, record
+
+    return jax.lax.fori_loop(0, count, step, (cache, logits, tokens, record))
