@@ -95,10 +95,16 @@ def _over_store(queries: Array, store: Entries, index: Array, start: Array | int
     heads = own // store.index.shape[0] if store.index.shape[0] > 1 else own
     if takes > 1:  # takes of one example lie together: bring them beside the queries, so a key is read once
         heads = own // store.index.shape[0]
-        queries = queries.reshape(-1, takes, heads, count, dim).swapaxes(1, 2).reshape(own, takes * count, dim)
+        queries = (
+            queries.reshape(-1, takes, heads, count, dim).swapaxes(1, 2).reshape(own, takes * count, dim)
+        )
         index = jnp.tile(index, takes)
     block = max(SCORES // (own * takes * count), 128)
-    share = _over_blocks(queries, store, index, start, block) if slots > block else _share(queries, store, index, start)
+    share = (
+        _over_blocks(queries, store, index, start, block)
+        if slots > block
+        else _share(queries, store, index, start)
+    )
     if takes > 1:
 
         def back(x: Array) -> Array:
@@ -127,7 +133,9 @@ def _over_blocks(queries: Array, store: Entries, index: Array, start: Array | in
 
     def part(at: Array | int, size: int) -> Entries:
         cut = jax.lax.dynamic_slice_in_dim
-        return Entries(cut(store.keys, at, size, 2), cut(store.values, at, size, 1), cut(store.index, at, size, 1))
+        return Entries(
+            cut(store.keys, at, size, 2), cut(store.values, at, size, 1), cut(store.index, at, size, 1)
+        )
 
     @jax.checkpoint
     def step(share: Partial, at: Array) -> tuple[Partial, None]:

@@ -106,7 +106,7 @@ class Cache(NamedTuple):
             return jnp.repeat(x.reshape(-1, heads, *x.shape[1:]), takes, axis=0).reshape(-1, *x.shape[1:])
 
         latents = tuple(
-            Entries(*(repeat(x, config.heads) for x in (keys, values)), repeat(index, 1))
+            Entries(repeat(keys, config.heads), repeat(values, config.heads), repeat(index, 1))
             for keys, values, index in self.latents
         )
         batch = latents[0].index.shape[0]
@@ -119,5 +119,7 @@ class Cache(NamedTuple):
 
         Cross-attend entries stay where they are: those past `length` cannot be seen until written again.
         """
-        latents = tuple(entries._replace(index=jnp.full_like(entries.index, EMPTY)) for entries in self.latents)
+        latents = tuple(
+            entries._replace(index=jnp.full_like(entries.index, EMPTY)) for entries in self.latents
+        )
         return self._replace(latents=latents, length=self.length - count, filled=jnp.zeros_like(self.filled))

@@ -64,13 +64,17 @@ class ModelConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.vocab_size <= FIRST_DATA:
-            raise ValueError(f"vocab_size must exceed the {FIRST_DATA} reserved tokens, not {self.vocab_size}")
+            raise ValueError(
+                f"vocab_size must exceed the {FIRST_DATA} reserved tokens, not {self.vocab_size}"
+            )
         if self.latents > self.context:
             raise ValueError(f"latents ({self.latents}) must not exceed the context ({self.context})")
         if not 0 <= self.rotary_fraction <= 1:
             raise ValueError(f"rotary_fraction must be in [0, 1], not {self.rotary_fraction}")
         if self.longest_wavelength is not None and self.longest_wavelength < 8:
-            raise ValueError(f"longest_wavelength must be at least 8 positions, not {self.longest_wavelength}")
+            raise ValueError(
+                f"longest_wavelength must be at least 8 positions, not {self.longest_wavelength}"
+            )
         for name, kind in (("position", Position), ("dtype", DType)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}")

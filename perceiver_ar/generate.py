@@ -35,7 +35,11 @@ class Chunk(NamedTuple):
 
 def primer_limit(config: ModelConfig) -> int:
     """Most primer tokens that are used: the context, less the room for new tokens up to the first refill."""
-    return config.context - (config.latents - refilled(config)) if config.context > config.latents else config.latents
+    return (
+        config.context - (config.latents - refilled(config))
+        if config.context > config.latents
+        else config.latents
+    )
 
 
 def refilled(config: ModelConfig) -> int:
@@ -128,7 +132,15 @@ class _Run:
         steps = min(count, self.room)
         positions = self._positions(self.length, count)
         self.cache, self.logits, tokens, logits = _steps(
-            self.model, self.cache, self.logits, self.keys, positions, self.legal, self.values, self.drawn, steps
+            self.model,
+            self.cache,
+            self.logits,
+            self.keys,
+            positions,
+            self.legal,
+            self.values,
+            self.drawn,
+            steps,
         )
         tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
@@ -138,7 +150,10 @@ class _Run:
     def _refill(self) -> None:
         """Recompute the last half of the latents, so that there is room for new ones (paper, section 3.2)."""
         count = refilled(self.config)
-        if self.config.position != "rotary" and self.length + self.config.latents - count > self.config.context:
+        if (
+            self.config.position != "rotary"
+            and self.length + self.config.latents - count > self.config.context
+        ):
             # Absolute positions end with the context: the window starts again from its first position.
             self._prefill([row[row != PAD] for row in self.history], 1)
             return
@@ -151,7 +166,9 @@ class _Run:
         if self.cache.prefix is not None and self._start() >= self.cache.prefix.keys.shape[-1]:
             self.cache = self.cache._replace(prefix=None)
         positions = self._positions(self.length - count, count)
-        self.logits, self.cache = _refill(self.model, self.cache, self.history[:, -count:], positions, self._start())
+        self.logits, self.cache = _refill(
+            self.model, self.cache, self.history[:, -count:], positions, self._start()
+        )
 
     def _start(self) -> int:
         """First index in the window, such that it never exceeds the context before the next fill."""
@@ -164,8 +181,11 @@ class _Run:
 
 
 @partial(jax.jit, static_argnames="latents")
-def _prefill(model: PerceiverAR, tokens: Array, positions: Array, latents: int, start: Array) -> tuple[Array, Cache]:
+def _prefill(
+    model: PerceiverAR, tokens: Array, positions: Array, latents: int, start: Array
+) -> tuple[Array, Cache]:
     logits, cache = model(tokens, positions, latents, Cache.empty(model.config, tokens.shape[0], start))
+    assert cache is not None
     return logits[:, -1], cache
 
 
@@ -173,9 +193,10 @@ def _prefill(model: PerceiverAR, tokens: Array, positions: Array, latents: int, 
 def _refill(
     model: PerceiverAR, cache: Cache, tokens: Array, positions: Array, start: Array
 ) -> tuple[Array, Cache]:
-    cache = cache.rewind(tokens.shape[1])._replace(start=jnp.asarray(start, jnp.int32))
-    logits, cache = model(tokens, positions, tokens.shape[1], cache)
-    return logits[:, -1], cache
+    rewound = cache.rewind(tokens.shape[1])._replace(start=jnp.asarray(start, jnp.int32))
+    logits, full = model(tokens, positions, tokens.shape[1], rewound)
+    assert full is not None
+    return logits[:, -1], full
 
 
 @partial(jax.jit, donate_argnames=("cache", "logits"))
@@ -201,7 +222,9 @@ def _steps(  # noqa: PLR0913
     def step(i: Array, carry: tuple) -> tuple:
         cache, logits, tokens, record = carry
         number = drawn + i
-        token = sample(logits, legal[number % legal.shape[0]], values, jax.vmap(jax.random.fold_in)(keys, number))
+        token = sample(
+            logits, legal[number % legal.shape[0]], values, jax.vmap(jax.random.fold_in)(keys, number)
+        )
         tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, i))
         record = jax.lax.dynamic_update_slice(record, logits[:, None], (0, i, 0))
         position = jax.lax.dynamic_slice_in_dim(positions, i, 1, axis=1)

@@ -110,7 +110,11 @@ def _drop(x: Array, rate: float, key: Key | None) -> Array:
 
 
 def drop_prefix(
-    tokens: Int[Array, "batch seq"], positions: Int[Array, "batch seq axes"], latents: int, rate: float, key: Key
+    tokens: Int[Array, "batch seq"],
+    positions: Int[Array, "batch seq axes"],
+    latents: int,
+    rate: float,
+    key: Key,
 ) -> tuple[Int[Array, "batch kept"], Int[Array, "batch kept axes"]]:
     """Cross-attend dropout: keep a random (1 - rate) of the tokens before the latents, in order.
 
@@ -120,7 +124,8 @@ def drop_prefix(
     kept = prefix - int(prefix * rate)
     order = jax.random.uniform(key, (tokens.shape[0], prefix)).argsort(axis=1)[:, :kept]
     chosen = jnp.concatenate(
-        [jnp.sort(order, axis=1), jnp.broadcast_to(prefix + jnp.arange(latents), (tokens.shape[0], latents))], axis=1
+        [jnp.sort(order, axis=1), jnp.broadcast_to(prefix + jnp.arange(latents), (tokens.shape[0], latents))],
+        axis=1,
     )
     return jnp.take_along_axis(tokens, chosen, 1), jnp.take_along_axis(positions, chosen[..., None], 1)
 
@@ -132,15 +137,12 @@ class PerceiverAR(nnx.Module):
         keys = jax.random.split(key, 5)
         self.config = config
         self.embedding = nnx.Param(0.02 * jax.random.normal(keys[0], (config.vocab_size, config.width)))
-        self.tables = None
-        if config.position == "learned":
-            tables = {
-                str(axis): nnx.Param(0.02 * jax.random.normal(jax.random.fold_in(keys[4], axis), (size, config.width)))
-                for axis, size in enumerate(config.position_shape)
-            }
-            self.tables = nnx.Dict(tables)
+        shape = config.position_shape if config.position == "learned" else ()
+        self.tables = nnx.Dict({str(axis): self._table(keys[4], axis) for axis in range(len(shape))})
         self.cross = Block(config, config.cross_heads, keys[1], cross=True)
-        self.layers = jax.vmap(lambda k: Block(config, config.heads, k))(jax.random.split(keys[2], config.layers))
+        self.layers = jax.vmap(lambda k: Block(config, config.heads, k))(
+            jax.random.split(keys[2], config.layers)
+        )
         self.norm = LayerNorm(config.width)
         self.head = _matrix(keys[3], config.width, config.vocab_size)
 
@@ -167,12 +169,16 @@ class PerceiverAR(nnx.Module):
         """
         config = self.config
         if not 0 < latents <= min(tokens.shape[1], config.latents):
-            raise ValueError(f"{latents} latents do not fit {tokens.shape[1]} tokens and {config.latents} latents")
+            raise ValueError(
+                f"{latents} latents do not fit {tokens.shape[1]} tokens and {config.latents} latents"
+            )
         layer_key = None
         if key is not None:
             drop_key, layer_key = jax.random.split(key)
             if config.cross_attend_dropout and tokens.shape[1] > latents:
-                tokens, positions = drop_prefix(tokens, positions, latents, config.cross_attend_dropout, drop_key)
+                tokens, positions = drop_prefix(
+                    tokens, positions, latents, config.cross_attend_dropout, drop_key
+                )
         begin = jnp.zeros((), jnp.int32) if cache is None else cache.length
         order = begin + jnp.arange(tokens.shape[1], dtype=jnp.int32)
         index = jnp.where(tokens == PAD, EMPTY, order)
@@ -188,15 +194,21 @@ class PerceiverAR(nnx.Module):
         logits = jnp.matmul(x, self.head[...].astype(config.dtype), preferred_element_type=jnp.float32)
         return logits.reshape(tokens.shape[0], latents, config.vocab_size), cache
 
+    def _table(self, key: Key, axis: int) -> nnx.Param:
+        shape = (self.config.position_shape[axis], self.config.width)
+        return nnx.Param(0.02 * jax.random.normal(jax.random.fold_in(key, axis), shape))
+
     def _embed(self, tokens: Array, positions: Array) -> Array:
         x = self.embedding[...][tokens]
         if self.config.position == "sinusoidal":
             x = x + where.sinusoidal(self.config, positions)
-        elif self.tables is not None:
-            x = x + where.learned([self.tables[str(axis)][...] for axis in range(self.config.axes)], positions)
+        elif self.config.position == "learned":
+            x = x + where.learned(
+                [self.tables[str(axis)][...] for axis in range(self.config.axes)], positions
+            )
         return x.astype(self.config.dtype)
 
-    def _cross_attend(self, inputs, positions, index, order, latents, cache, key):  # noqa: PLR0913
+    def _cross_attend(self, inputs, positions, index, order, latents, cache, key):
         """The latents after the cross-attend, (batch, latents, width), and the cache with its new entries."""
         by = where.rotation(self.config, self.config.cross_heads, positions)
         new = self.cross.entries(inputs, by, index)

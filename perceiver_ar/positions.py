@@ -42,7 +42,9 @@ def rotation(config: ModelConfig, heads: int, positions: Int[Array, "batch seq a
     return jnp.cos(theta), jnp.sin(theta)
 
 
-def rotate(x: Float[Array, "batch seq heads dim"], by: Rotation | None) -> Float[Array, "batch seq heads dim"]:
+def rotate(
+    x: Float[Array, "batch seq heads dim"], by: Rotation | None
+) -> Float[Array, "batch seq heads dim"]:
     """Turn channel pairs (i, i + half) of the first `2 half` channels by the position's angles, in float32."""
     if by is None:
         return x
@@ -53,7 +55,9 @@ def rotate(x: Float[Array, "batch seq heads dim"], by: Rotation | None) -> Float
     return turned.astype(x.dtype)
 
 
-def sinusoidal(config: ModelConfig, positions: Int[Array, "batch seq axes"]) -> Float[Array, "batch seq width"]:
+def sinusoidal(
+    config: ModelConfig, positions: Int[Array, "batch seq axes"]
+) -> Float[Array, "batch seq width"]:
     """Sines and cosines of each axis, side by side (Vaswani et al. 2017), zeros in what is left of `width`."""
     waves = config.width // config.axes // 2
     theta = angles(positions, wavelengths(waves, config.wavelength))

@@ -54,4 +54,6 @@ def resolve(name_or_path: str | Path) -> Path:
     if (Path(name_or_path) / "config.json").is_file():
         return Path(name_or_path)
     names = ", ".join(model.name for model in MODELS)
-    raise FileNotFoundError(f"no model {str(name_or_path)!r}: give {names}, or a folder that holds a config.json")
+    raise FileNotFoundError(
+        f"no model {str(name_or_path)!r}: give {names}, or a folder that holds a config.json"
+    )

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_ar.codecs.base import FIRST_DATA
 from perceiver_ar.codecs.music import MAX_SILENCE_SECONDS, MusicCodec, Note, NoteStream, import_note_seq
+from perceiver_ar.config import FIRST_DATA
 
 CODEC = MusicCodec()
 

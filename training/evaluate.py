@@ -62,4 +62,8 @@ def score(
 
 def spread(chosen: list[Window], count: int) -> list[Window]:
     """`count` of the windows, evenly spaced."""
-    return chosen if count >= len(chosen) else [chosen[i] for i in np.linspace(0, len(chosen) - 1, count).astype(int)]
+    return (
+        chosen
+        if count >= len(chosen)
+        else [chosen[i] for i in np.linspace(0, len(chosen) - 1, count).astype(int)]
+    )

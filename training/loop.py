@@ -38,7 +38,9 @@ def train(config: TrainConfig, paths: Paths) -> State:
     state = checkpoints.latest(config)
     first = int(state.step)
     size = sum(x.size for x in jax.tree.leaves(state.params))
-    console.print(f"{size:,} parameters, {pieces.offsets[-1]:,} tokens in {len(pieces)} pieces, from step {first}")
+    console.print(
+        f"{size:,} parameters, {pieces.offsets[-1]:,} tokens in {len(pieces)} pieces, from step {first}"
+    )
     step = make_step(config)
     losses: list[float] = []
     began, latents_done = time.monotonic(), 0
@@ -61,7 +63,9 @@ def train(config: TrainConfig, paths: Paths) -> State:
             if number % config.evaluate_every == 0 or last:
                 nll = _look(config, state, held_out)
                 _write(metrics, step=number, validation_nll=nll)
-                progress.console.print(f"step {number}: validation {nll:.4f} nats/token (a sample of windows)")
+                progress.console.print(
+                    f"step {number}: validation {nll:.4f} nats/token (a sample of windows)"
+                )
     return state
 
 

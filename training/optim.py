@@ -1,10 +1,11 @@
 """Optimisers and rate schedules, by optax."""
 
+from typing import Any
+
 import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from perceiver_ar.model import Params
 from training.config import OptimConfig
 
 
@@ -20,7 +21,7 @@ def schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
     )
 
 
-def matrices(params: Params) -> Params:
+def matrices(params: optax.Params) -> Any:
     """Muon's view of the parameters: the blocks' matrices, stacked or not; None for everything Adam takes."""
 
     def dims(path: tuple, x: jax.Array) -> MuonDimensionNumbers | None:
@@ -41,10 +42,12 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     rate = schedule(config, config.rate, steps)
     if config.name == "adam":
 
-        def decays(params: Params) -> Params:
+        def decays(params: optax.Params) -> optax.Params:
             return jax.tree.map(lambda x: x.ndim > 1, params)
 
-        core = optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decays)
+        core = optax.adamw(
+            rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decays
+        )
     elif config.name == "muon":
         core = muon(
             schedule(config, config.muon_rate, steps),

@@ -35,7 +35,9 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=ocp.args.StandardRestore(shapes._asdict()))
         except (ValueError, KeyError) as error:
-            raise ValueError(f"the checkpoint of step {step} was made with another model or optimiser") from error
+            raise ValueError(
+                f"the checkpoint of step {step} was made with another model or optimiser"
+            ) from error
         return State(**restored)
 
 

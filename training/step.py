@@ -1,6 +1,6 @@
 """One step of training, and one look at held-out windows."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,8 @@ def make_step(config: TrainConfig):
         gradient = jax.value_and_grad(loss, has_aux=True)
         (_, nll), gradients = gradient(state.params, tokens, positions, targets, key)
         updates, optim = update.update(gradients, state.optim, state.params)
-        return State(state.step + 1, optax.apply_updates(state.params, updates), optim), nll
+        params = cast(Params, optax.apply_updates(state.params, updates))
+        return State(state.step + 1, params, optim), nll
 
     return jax.jit(step, donate_argnums=0)
 
@@ -53,7 +54,9 @@ def make_step(config: TrainConfig):
 def make_score(config: ModelConfig):
     """A jitted (params, tokens, positions, targets) -> NLL of each target, (batch, latents), in nats."""
 
-    def score(params: Params, tokens: Array, positions: Array, targets: Array) -> Float[Array, "batch latents"]:
+    def score(
+        params: Params, tokens: Array, positions: Array, targets: Array
+    ) -> Float[Array, "batch latents"]:
         logits, _ = from_params(config, params)(tokens, positions, targets.shape[1])
         return token_nll(logits, targets)[0]
 

@@ -4,9 +4,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-PAD, EOS, SOS = 0, 1, 2
-FIRST_DATA = 3
-
 
 class Codec(Protocol):
     """Data to tokens and back.

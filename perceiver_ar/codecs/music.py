@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from perceiver_ar.codecs.base import FIRST_DATA
+from perceiver_ar.config import FIRST_DATA
 
 if TYPE_CHECKING:
     from note_seq import NoteSequence
@@ -232,7 +232,7 @@ def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:
     kept: list[Any] = []
     sounding: dict[int, Any] = {}
     for note in sorted(notes, key=lambda note: (note.start_time, note.pitch)):
-        if note.is_drum or last is not None and note.quantized_start_step >= last:
+        if note.is_drum or (last is not None and note.quantized_start_step >= last):
             continue
         if last is not None:
             note.quantized_end_step = min(note.quantized_end_step, last)

@@ -41,7 +41,8 @@ def notes(track: Events, end: int) -> list[Played]:
     """The notes of a track in the order they end.
 
     A key struck again ends the note before. A note-off on the tick of its note-on belongs to the note before if
-    there was one, else the note has no length and is none. Notes never released last until the tick `end`, behind all events.
+    there was one, else the note has no length and is none. Notes never released last until
+    the tick `end`, behind all events.
     """
     found: list[Played] = []
     sounding: dict[tuple[int, int], _Open] = {}

@@ -1,7 +1,7 @@
 """Random crops of pieces, a pure function of (seed, step): a resumed run sees what an unbroken one would have."""
 
-from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
