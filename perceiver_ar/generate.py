@@ -3,7 +3,7 @@
 Tokens in, tokens out; music and files are other modules' business.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from typing import NamedTuple
 
@@ -64,7 +64,7 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
     chunk: int = CHUNK,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk]:
     """Continue every primer `takes` times, without end; closing the iterator stops at once.
 
     Rows of a chunk are primers x takes, the takes of one primer together. All takes of a primer share its

@@ -24,7 +24,7 @@ LAYERS = (
     {"sampling"},
     {"codecs", "soundstream"},
     {"generate"},
-    {"registry"},
+    {"registry", "report"},
     {"checkpoint"},
     {"continuation", "render"},
     {"cli", "__main__"},

@@ -6,7 +6,6 @@ Source: Oore et al., "This Time with Feeling" (2018), as implemented by `note_se
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,7 +67,7 @@ class MusicCodec:
     def vocab_size(self) -> int:
         return self.velocity + self.velocity_bins
 
-    @cached_property
+    @property
     def legal(self) -> np.ndarray:
         """Boolean (1, vocab_size): any event may follow any other."""
         return (np.arange(self.vocab_size) >= FIRST_DATA)[None]

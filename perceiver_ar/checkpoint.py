@@ -1,0 +1,121 @@
+"""A trained model as a folder: config.json, codec.json, weights.safetensors and README.md, its model card."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialised
+
+from perceiver_ar.codecs.music import MusicCodec
+from perceiver_ar.config import ModelConfig
+from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
+from perceiver_ar.registry import DEFAULT, resolve
+
+CONFIG, CODEC, WEIGHTS, CARD = "config.json", "codec.json", "weights.safetensors", "README.md"
+CODECS = {MusicCodec.name: MusicCodec}
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no whole model; the message is for the user."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A model ready for use, and the codec that made its tokens."""
+
+    name: str
+    config: ModelConfig
+    codec: MusicCodec
+    model: PerceiverAR
+    card: str
+
+
+def save(folder: Path, model: PerceiverAR, codec: MusicCodec, card: str) -> None:
+    """Write a model's folder.
+
+    Weights are stored as float16: half the size, and too fine a grid (1 in 2,000) to move the NLL.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: np.asarray(x, np.float16) for name, x in _flat(to_params(model)).items()}
+    (folder / WEIGHTS).write_bytes(serialised(weights))
+    for name, values in ((CONFIG, model.config.to_dict()), (CODEC, codec.to_dict())):
+        (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
+    """The model of a shipped name or of a folder, its weights as float32.
+
+    Raises:
+        FileNotFoundError: no such model.
+        CheckpointError: a file of the folder is missing or damaged, or the files do not fit each other.
+    """
+    folder = resolve(name_or_path)
+    codec = read_codec(folder)
+    config = read_config(folder)
+    if codec.vocab_size != config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: the codec has {codec.vocab_size} tokens, the model {config.vocab_size}"
+        )
+    try:
+        flat = load_file(folder / WEIGHTS)
+        params = _nested({key: jnp.asarray(x, jnp.float32) for key, x in flat.items()})
+        model = from_params(config, params)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} is missing or damaged ({error}); get the model again"
+        ) from error
+    card = folder / CARD
+    return Pretrained(
+        folder.name, config, codec, model, card.read_text(encoding="utf-8") if card.is_file() else ""
+    )
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The model's config alone; CheckpointError if there is none."""
+    return _read(folder / CONFIG, ModelConfig.from_dict)
+
+
+def read_codec(folder: Path) -> MusicCodec:
+    """The codec that made the model's tokens; CheckpointError if there is none, or it is of no known domain."""
+
+    def known(values: dict[str, Any]) -> MusicCodec:
+        kind = CODECS.get(values.get("name", ""))
+        if kind is None:
+            raise ValueError(f"no codec {values.get('name')!r}, only {', '.join(CODECS)}")
+        return kind.from_dict(values)
+
+    return _read(folder / CODEC, known)
+
+
+def _read(path: Path, make: Any) -> Any:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+        return make(values)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is missing or damaged ({error}); get the model again") from error
+
+
+def _flat(params: Params) -> dict[str, jax.Array]:
+    """Nested names joined by dots."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {".".join(key.key for key in path): x for path, x in leaves}
+
+
+def _nested(flat: dict[str, jax.Array]) -> Params:
+    nested: Params = {}
+    for name, x in flat.items():
+        *parents, last = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = x
+    return nested

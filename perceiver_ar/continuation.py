@@ -1,0 +1,166 @@
+"""Continue music: a primer's tokens and a request in, takes that grow chunk by chunk out."""
+
+import os
+import sys
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from perceiver_ar.checkpoint import Pretrained
+from perceiver_ar.codecs.music import MusicCodec, NoteStream
+from perceiver_ar.config import SOS, ModelConfig
+from perceiver_ar.generate import generate, primer_limit
+from perceiver_ar.sampling import Sampling
+
+MAX_SECONDS = 600.0
+MAX_TAKES = 16
+MOST_TOKENS_A_SECOND = 300
+"""No playing is denser than this for long: a take that is gets no more tokens, so that every run ends."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to make; the defaults are the recommended ones.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    seconds: float = 30.0
+    """Length of each take."""
+    takes: int = 1
+    temperature: float = 1.0
+    top_p: float = 0.98
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds <= MAX_SECONDS:
+            raise ValueError(f"seconds must be above 0 and at most {MAX_SECONDS:g}, not {self.seconds:g}")
+        if not 1 <= self.takes <= MAX_TAKES:
+            raise ValueError(f"takes must be between 1 and {MAX_TAKES}, not {self.takes}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be between 0 and {2**31 - 1}, not {self.seed}")
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """How tokens are drawn; ValueError if they cannot be."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p)
+
+
+class Priming(NamedTuple):
+    """What of a primer the model hears: its last `used` of `total` tokens, which last `seconds`."""
+
+    tokens: np.ndarray
+    """What goes into the model, with the start token where the piece's beginning is heard."""
+    used: int
+    total: int
+    seconds: float
+
+
+class Progress(NamedTuple):
+    """How far a continuation has come. Streams are the same objects each time, and grow."""
+
+    takes: list[NoteStream]
+    seconds: float
+    """Music made in every take so far, at most what was asked for."""
+    notes: int
+    """Notes of all takes together."""
+    tokens: int
+    """Tokens of all takes together."""
+    tokens_per_second: float
+    """Of all takes together, since the first chunk was there: without compilation and prefill."""
+    realtime_factor: float
+    """Seconds of music of every take made in a second, over the same time."""
+    done: bool
+
+
+def prime(config: ModelConfig, codec: MusicCodec, tokens: np.ndarray) -> Priming:
+    """As much of the primer as the context holds, counted from its end. `tokens` is int (n,), without SOS."""
+    heard = np.concatenate([[SOS], tokens])[-primer_limit(config) :].astype(np.int32)
+    used = min(len(tokens), len(heard))
+    shifts = heard[(heard >= codec.time_shift) & (heard < codec.velocity)] - codec.time_shift + 1
+    return Priming(heard, used, len(tokens), float(shifts.sum()) / codec.steps_per_second)
+
+
+def continue_music(pretrained: Pretrained, tokens: np.ndarray, request: Request) -> Generator[Progress]:
+    """Continue the primer `tokens` (n,) as `request` says; closing the iterator stops at once.
+
+    The first progress, without any music, comes before the model has run. The same request gives the same takes
+    on the same machine.
+    """
+    codec = pretrained.codec
+    primer = prime(pretrained.config, codec, tokens).tokens
+    takes = [NoteStream(codec, primer) for _ in range(request.takes)]
+    most = ceil(request.seconds * MOST_TOKENS_A_SECOND)
+    made, clock = 0, _Clock()
+    yield _progress(takes, request, made, clock, done=False)
+    with closing(
+        generate(
+            pretrained.model,
+            codec,
+            [primer],
+            takes=request.takes,
+            sampling=request.sampling(),
+            seed=request.seed,
+        )
+    ) as chunks:
+        done = False
+        while not done:
+            new = next(chunks).tokens
+            made += new.shape[1]
+            for take, row in zip(takes, new, strict=True):
+                if take.time < request.seconds:
+                    take.feed(row)
+            done = made >= most or all(take.time >= request.seconds for take in takes)
+            progress = _progress(takes, request, made, clock, done=done)
+            clock.start(progress)
+            yield progress
+
+
+class _Clock:
+    """Time since the first chunk, and what was there by then."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first: Progress | None = None
+
+    def start(self, progress: Progress) -> None:
+        """The first chunk is there; unless it was all, the rates count from here on."""
+        if self.first is None and not progress.done:
+            self.first, self.began = progress, time.monotonic()
+
+
+def _progress(takes: list[NoteStream], request: Request, made: int, clock: _Clock, *, done: bool) -> Progress:
+    seconds = min(request.seconds, *(take.time for take in takes))
+    notes = sum(len(take.notes) + len(take.open) for take in takes)
+    tokens = made * len(takes)
+    elapsed = max(time.monotonic() - clock.began, 1e-6)
+    before = clock.first
+    new_tokens = tokens - (before.tokens if before else 0)
+    new_seconds = seconds - (before.seconds if before else 0)
+    return Progress(takes, seconds, notes, tokens, new_tokens / elapsed, new_seconds / elapsed, done)
+
+
+def keep_compiled_programs() -> None:
+    """Keep what XLA compiles in the user's cache folder, so that the next start takes a second and not twenty."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "")
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(base).expanduser() / "perceiver-ar" / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # no home to write to: it compiles every time
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
