@@ -1,13 +1,10 @@
 """Continue music: a primer's tokens and a request in, takes that grow chunk by chunk out."""
 
-import os
-import sys
 import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,6 +14,7 @@ from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.music import MusicCodec, NoteStream
 from perceiver_ar.config import SOS, ModelConfig
 from perceiver_ar.generate import generate, primer_limit
+from perceiver_ar.registry import user_cache
 from perceiver_ar.sampling import Sampling
 
 MAX_SECONDS = 600.0
@@ -150,13 +148,7 @@ def _progress(takes: list[NoteStream], request: Request, made: int, clock: _Cloc
 
 def keep_compiled_programs() -> None:
     """Keep what XLA compiles in the user's cache folder, so that the next start takes a second and not twenty."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "perceiver-ar" / "compiled"
+    folder = user_cache("compiled")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

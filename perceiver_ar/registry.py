@@ -1,5 +1,7 @@
 """Pretrained models by name, and the files that ship with the package."""
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,14 @@ def asset(*parts: str) -> Path:
         if (path := root.joinpath(*parts)).exists():
             return path
     raise FileNotFoundError(f"{'/'.join(parts)} is not part of this installation: install perceiver-ar again")
+
+
+def user_cache(*parts: str) -> Path:
+    """A place in the user's cache folder, which need not exist yet."""
+    base = {"win32": os.environ.get("LOCALAPPDATA", ""), "darwin": "~/Library/Caches"}.get(
+        sys.platform, os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    )
+    return Path(base).expanduser().joinpath("perceiver-ar", *parts)
 
 
 def resolve(name_or_path: str | Path) -> Path:

@@ -1,36 +1,123 @@
-"""`python -m training PRESET --data ARCHIVE --workdir DIR`: train; the same command again resumes."""
+"""`python -m training PRESET | evaluate | export`: train, measure, and make a model to ship."""
 
 import importlib
+import json
 import pkgutil
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from perceiver_ar.checkpoint import CARD, load, save
+from perceiver_ar.codecs.music import MusicCodec
+from perceiver_ar.model import from_params
+from perceiver_ar.registry import user_cache
 from training import presets
 from training.config import Paths, TrainConfig
+from training.data.midi import load_pieces
+from training.evaluate import baselines, evaluate
 from training.loop import Diverged, train
+from training.state import Checkpoints, read_config
+
+UNNAMED = tyro.conf.arg(name="")
 
 
-def main() -> int:
-    """Train a preset; its fields can be overridden."""
+@dataclass(frozen=True)
+class Evaluate:
+    """NLL in nats a token of a model on one split of an archive; every token is scored once."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A shipped model's name, or the folder of one."""
+    data: Path
+    """Archive or folder of MIDI."""
+    split: str = "validation"
+    context: int | None = None
+    """Tokens a window shows; default: the model's."""
+    latents: int | None = None
+    """Latents of a window; default: the model's."""
+    stride: int | None = None
+    """Tokens a window scores; default: its latents."""
+    baselines: bool = False
+    """Score a uniform model on the same tokens too, and a unigram and a bigram counted on the train split."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    store: Path | None = None
+    """Where prepared tokens are kept; default: in the user's cache folder."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """The newest checkpoint of a run as a model's folder. A card (README.md) that is there is kept."""
+
+    workdir: Annotated[Path, tyro.conf.Positional]
+    """Of the run."""
+    output: Path
+    """The folder to write."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    first, rest = "".join(arguments[:1]), arguments[1:]
     names = [module.name for module in pkgutil.iter_modules(presets.__path__)]
-    if len(sys.argv) < 2 or sys.argv[1] not in names:
-        print(f"usage: python -m training {{{','.join(names)}}} --help", file=sys.stderr)
-        return 2
-    preset: TrainConfig = importlib.import_module(f"training.presets.{sys.argv[1]}").PRESET
+    prog = f"python -m training {first}"
+    try:
+        if first in names:
+            preset: TrainConfig = importlib.import_module(f"training.presets.{first}").PRESET
 
-    unnamed = tyro.conf.arg(name="")
+            def run(
+                paths: Annotated[Paths, UNNAMED], config: Annotated[TrainConfig, UNNAMED] = preset
+            ) -> None:
+                train(config, paths)
 
-    def run(paths: Annotated[Paths, unnamed], config: Annotated[TrainConfig, unnamed] = preset) -> int:
-        try:
-            train(config, paths)
-        except (ValueError, OSError, Diverged) as error:
-            print(f"error: {error}", file=sys.stderr)
+            tyro.cli(run, args=rest, prog=prog)
+        elif first == "evaluate":
+            _evaluate(tyro.cli(Evaluate, args=rest, prog=prog))
+        elif first == "export":
+            _export(tyro.cli(Export, args=rest, prog=prog))
+        else:
+            print(
+                f"usage: python -m training {{{','.join([*names, 'evaluate', 'export'])}}} --help",
+                file=sys.stderr,
+            )
             return 2
-        return 0
+    except (ValueError, OSError, Diverged) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
 
-    return tyro.cli(run, args=sys.argv[2:], prog=f"python -m training {sys.argv[1]}")
+
+def _evaluate(options: Evaluate) -> None:
+    pretrained = load(options.model)
+    store = options.store or user_cache("tokens")
+    pieces = load_pieces((options.data,), options.split, store)
+    found = {"checkpoint": options.model, "split": options.split} | evaluate(
+        pretrained.model, pieces, context=options.context, latents=options.latents, stride=options.stride
+    )
+    if options.baselines:
+        counted = load_pieces((options.data,), "train", store)
+        found |= baselines(counted, pieces, pretrained.config.vocab_size)
+    if options.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:<12}{value:.4f}" if isinstance(value, float) else f"{name:<12}{value}")
+
+
+def _export(options: Export) -> None:
+    config = read_config(options.workdir)
+    state = Checkpoints(options.workdir).latest(config)
+    card = options.output / CARD
+    text = f"# {options.output.name}\n\nStep {int(state.step):,} of a run with this config:\n\n"
+    text += f"```json\n{json.dumps(config.to_dict(), indent=1)}\n```\n"
+    text = card.read_text(encoding="utf-8") if card.is_file() else text
+    save(options.output, from_params(config.model, state.params), MusicCodec(), text)
+    print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
 
 
 if __name__ == "__main__":

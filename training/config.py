@@ -90,6 +90,17 @@ class TrainConfig:
         """A plain dict that JSON can hold."""
         return asdict(self) | {"model": self.model.to_dict()}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The config that `to_dict` wrote."""
+        nested = {
+            "model": ModelConfig.from_dict(values["model"]),
+            "stages": tuple(Stage(**stage) for stage in values["stages"]),
+            "optim": OptimConfig(**values["optim"]),
+            "augment": AugmentConfig(**values["augment"]),
+        }
+        return cls(**values | nested)
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -99,3 +110,5 @@ class Paths:
     """Archives or folders of MIDI; the first one's validation split is the run's."""
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
+    init: Path | None = None
+    """Folder of a model whose weights a new run begins with."""

@@ -1,12 +1,15 @@
 """Strided negative log-likelihood of whole pieces: every token is scored, once."""
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
-from perceiver_ar.config import PAD, ModelConfig
-from perceiver_ar.model import Params
+from perceiver_ar.config import PAD, SOS, ModelConfig
+from perceiver_ar.model import Params, PerceiverAR, to_params
 from training.data.crops import Batch, batch_of
 from training.data.midi import Pieces
 from training.step import make_score
@@ -58,6 +61,70 @@ def score(
     for window in chosen:
         batch = window_batch(pieces, window, context, latents)
         yield float(run(params, *batch).sum()), window.scored
+
+
+def evaluate(
+    model: PerceiverAR,
+    pieces: Pieces,
+    *,
+    context: int | None = None,
+    latents: int | None = None,
+    stride: int | None = None,
+) -> dict[str, float]:
+    """NLL in nats a token over all pieces, every token after a piece's first scored once.
+
+    Args:
+        stride: tokens a window scores, at most its latents, which are the default: each token then has at least
+            `context - stride` tokens before it, or all there are.
+
+    Raises:
+        ValueError: more context or latents than the model has, or a stride that does not fit.
+    """
+    config = model.config
+    context, latents = context or config.context, latents or config.latents
+    stride = stride or latents
+    if not 0 < latents <= context <= config.context or latents > config.latents:
+        raise ValueError(f"the model has {config.context} tokens of context and {config.latents} latents")
+    if not 0 < stride <= latents:
+        raise ValueError(f"the stride must lie between 1 and the {latents} latents, not {stride}")
+    chosen = windows(pieces, stride)
+    began, total, count = time.monotonic(), 0.0, 0
+    scores = score(config, to_params(model), pieces, chosen, context=context, latents=latents)
+    for nll, tokens in track(scores, "Scoring", total=len(chosen), console=Console(stderr=True)):
+        total, count = total + nll, count + tokens
+    return {
+        "nll": total / count,
+        "tokens": count,
+        "context": context,
+        "latents": latents,
+        "stride": stride,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def baselines(train: Pieces, held_out: Pieces, vocab_size: int) -> dict[str, float]:
+    """NLL in nats of `held_out` by a uniform model, and by a unigram and a bigram counted on `train`.
+
+    Counts are smoothed: by one for the unigram, by ten tokens' worth of unigram for the bigram.
+    """
+
+    def pairs(pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
+        before, after = pieces.tokens[:-1].astype(np.int64), pieces.tokens[1:].astype(np.int64)
+        inside = after != SOS
+        return before[inside], after[inside]
+
+    before, after = pairs(train)
+    unigram = np.bincount(after, minlength=vocab_size) + 1.0
+    unigram /= unigram.sum()
+    bigram = np.bincount(before * vocab_size + after, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
+    bigram = bigram + 10 * unigram
+    bigram /= bigram.sum(axis=1, keepdims=True)
+    before, after = pairs(held_out)
+    return {
+        "uniform": float(np.log(vocab_size)),
+        "unigram": float(-np.log(unigram[after]).mean()),
+        "bigram": float(-np.log(bigram[before, after]).mean()),
+    }
 
 
 def spread(chosen: list[Window], count: int) -> list[Window]:

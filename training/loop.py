@@ -10,6 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from perceiver_ar.checkpoint import load
+from perceiver_ar.model import to_params
 from training.config import Paths, TrainConfig
 from training.data.crops import batches
 from training.data.midi import Pieces, load_pieces
@@ -36,6 +38,8 @@ def train(config: TrainConfig, paths: Paths) -> State:
     write_config(config, paths.workdir)
     checkpoints = Checkpoints(paths.workdir)
     state = checkpoints.latest(config)
+    if paths.init and int(state.step) == 0:
+        state = _begin_with(state, config, paths.init)
     first = int(state.step)
     size = sum(x.size for x in jax.tree.leaves(state.params))
     console.print(
@@ -67,6 +71,13 @@ def train(config: TrainConfig, paths: Paths) -> State:
                     f"step {number}: validation {nll:.4f} nats/token (a sample of windows)"
                 )
     return state
+
+
+def _begin_with(state: State, config: TrainConfig, folder: Path) -> State:
+    found = load(folder)
+    if found.config != config.model:
+        raise ValueError(f"{folder} is a model of another config than the run's")
+    return state._replace(params=to_params(found.model))
 
 
 def _look(config: TrainConfig, state: State, held_out: Pieces) -> float:

@@ -41,6 +41,14 @@ class Checkpoints:
         return State(**restored)
 
 
+def read_config(workdir: Path) -> TrainConfig:
+    """The config of a run; ValueError if the folder holds none."""
+    try:
+        return TrainConfig.from_dict(json.loads((workdir / "config.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{workdir} holds no training run: {error}") from error
+
+
 def write_config(config: TrainConfig, workdir: Path) -> None:
     """The resolved config as `config.json`, beside the checkpoints."""
     workdir.mkdir(parents=True, exist_ok=True)
