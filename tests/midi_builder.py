@@ -106,7 +106,7 @@ def performances(archive: str, count: int) -> list[tuple[str, bytes]]:
     """Names and bytes of some `count` MIDI files of an archive in ../shared/data, from its smaller half."""
     path = DATA / archive
     if not path.exists():
-        pytest.skip(f"{archive} is not in {DATA}")
+        pytest.skip(f"{archive} is not in ../shared/data, and no part of the repository")
     with zipfile.ZipFile(path) as files:
         infos = [info for info in files.infolist() if info.filename.lower().endswith((".mid", ".midi"))]
         infos = sorted(infos, key=lambda info: info.file_size)[: len(infos) // 2]

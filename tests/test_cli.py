@@ -1,0 +1,345 @@
+"""The command line: what it prints and writes, and what a user reads when something is wrong."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import midi_builder as build
+import pytest
+
+from perceiver_ar import cli
+from perceiver_ar.codecs.midi import read_midi
+
+ROOT = Path(__file__).parents[1]
+KEYS = [
+    "seed",
+    "model",
+    "primer_tokens",
+    "primer_tokens_total",
+    "seconds",
+    "notes",
+    "tokens_per_second",
+    "realtime_factor",
+    "files",
+]
+
+
+def piece(*, form: int = 1, notes: int = 24) -> bytes:
+    """A scale in eighths at 120 a minute, with words beside it."""
+    messages = [(0, build.meta(1, b"words")), (0, build.tempo(120))]
+    for number in range(notes):
+        pitch = 60 + number % 12
+        messages += [(0, build.on(pitch)), (240, build.off(pitch))]
+    return build.midi(build.track(*messages), form=form)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in.mid"
+    path.write_bytes(piece())
+    return path
+
+
+@pytest.fixture
+def run(small_model: Path, capsys: pytest.CaptureFixture[str]) -> Callable:
+    """Runs `continue` in this process: (exit code, stdout, stderr)."""
+
+    def call(source: Path, output: Path, *more: str) -> tuple[int, str, str]:
+        arguments = [
+            "continue",
+            str(source),
+            "-o",
+            str(output),
+            "--seconds",
+            "0.5",
+            "--model",
+            str(small_model),
+        ]
+        code = cli.main([*arguments, *more])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def chunks(data: bytes) -> list[bytes]:
+    """The track chunks of a file."""
+    found, at = [], 14
+    while at < len(data):
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8])
+        found.append(data[at:end])
+        at = end
+    return found
+
+
+def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "perceiver_ar.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_original_is_kept_byte_for_byte_and_one_track_is_added(run: Callable, source: Path) -> None:
+    output = source.with_name("out.mid")
+    code, out, err = run(source, output, "--seconds", "3", "--seed", "1")
+    assert code == 0, err
+    assert out == ""
+    before, after = chunks(source.read_bytes()), chunks(output.read_bytes())
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 1
+    assert b"Perceiver AR" in after[-1]
+    assert read_midi(output).notes > read_midi(source).notes
+    assert str(output) in err
+
+
+def test_json_has_what_the_readme_says(run: Callable, source: Path) -> None:
+    output = source.with_name("out.mid")
+    code, out, _ = run(source, output, "--json", "--takes", "2", "--seed", "7")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found) == KEYS
+    assert found["seed"] == 7
+    assert found["model"] == "small"
+    assert found["primer_tokens"] == found["primer_tokens_total"] == len(_tokens(source))
+    assert found["seconds"] == 0.5
+    assert found["tokens_per_second"] > 0
+    assert found["files"] == [str(source.with_name(f"out-{number}.mid")) for number in (1, 2)]
+    assert all(Path(path).is_file() for path in found["files"])
+    assert found["notes"] >= sum(
+        read_midi(path).notes - read_midi(source).notes for path in map(Path, found["files"])
+    )
+
+
+def _tokens(path: Path) -> list[int]:
+    from perceiver_ar.codecs.music import MusicCodec
+
+    return read_midi(path).primer(MusicCodec()).tokens.tolist()
+
+
+def test_a_seed_gives_the_same_bytes_and_another_seed_others(run: Callable, source: Path) -> None:
+    paths = [source.with_name(name) for name in ("a.mid", "b.mid", "c.mid")]
+    for path, seed in zip(paths, ("3", "3", "4"), strict=True):
+        assert run(source, path, "--seed", seed)[0] == 0
+    first, second, third = (path.read_bytes() for path in paths)
+    assert first == second != third
+
+
+def test_a_start_point_leaves_out_what_comes_after(run: Callable, source: Path) -> None:
+    output = source.with_name("out.mid")
+    code, out, _ = run(source, output, "--start", "2.0", "--json")
+    assert code == 0
+    assert json.loads(out)["primer_tokens_total"] < len(_tokens(source))
+    first_track = read_midi(output).tracks[0]
+    assert 0 < first_track.notes < read_midi(source).tracks[0].notes
+
+
+def test_the_continuation_alone(run: Callable, source: Path) -> None:
+    output = source.with_name("out.mid")
+    assert run(source, output, "--continuation-only", "--seconds", "3", "--seed", "1")[0] == 0
+    assert b"words" not in output.read_bytes()
+    assert read_midi(output).notes > 0
+
+
+def test_wav_beside_the_midi(run: Callable, source: Path) -> None:
+    import soundfile
+
+    output = source.with_name("out.mid")
+    code, _, err = run(source, output, "--wav")
+    assert code == 0, err
+    sound, rate = soundfile.read(output.with_suffix(".wav"))
+    assert len(sound) / rate > read_midi(source).seconds
+    assert abs(sound).max() > 0.01
+
+
+def test_stopping_keeps_what_was_made(run: Callable, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    def stop(_: object, progress: object) -> None:
+        shown.append(progress)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("perceiver_ar.report.ProgressLine.show", stop)
+    output = source.with_name("out.mid")
+    code, _, _ = run(source, output, "--seconds", "500")
+    assert code == cli.STOPPED
+    assert len(shown) == 3
+    assert read_midi(output).notes > read_midi(source).notes
+
+
+def test_info_says_what_is_there_and_what_is_wrong(
+    small_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Präludium.MID"
+    path.write_bytes(build.midi(build.track((0, build.on(60)), (480, build.on(64)), end=480)))
+    assert cli.main(["info", str(path), "--model", str(small_model)]) == 0
+    out = capsys.readouterr().out
+    assert "2 notes" in out
+    assert "all" in out and "tokens" in out
+    assert "never released" in out
+    assert cli.main(["info", str(path), "--model", str(small_model), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == 2
+
+
+def test_models_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"]) == 0
+    assert "piano (default)" in capsys.readouterr().out
+    assert cli.main(["models", "--json"]) == 0
+    (piano,) = json.loads(capsys.readouterr().out)
+    assert piano["name"] == "piano" and piano["bytes"] > 1_000_000
+
+
+SCALE = piece()
+HOURS = build.midi(
+    build.track((0, build.tempo(20)), *[(9_000_000, build.on(60)), (480, build.off(60))]), division=24
+)
+BAD = {
+    "empty": (b"", "empty"),
+    "truncated": (SCALE[: len(SCALE) // 2], ""),
+    "random": (bytes(range(7, 256)) * 40, "not a MIDI"),
+    "no notes": (build.midi(build.track((0, build.tempo(100)))), "no notes"),
+    "drums": (build.midi(build.track((0, build.on(36, channel=9)), (9, build.off(36, channel=9)))), "drums"),
+    "hours": (HOURS, "hours"),
+    "ticks": (build.midi(build.track((0, build.on(60)), (2**28 - 1, build.off(60)))), "ticks"),
+    "type 2": (piece(form=2), "type 2"),
+}
+GOOD = {
+    "type 0": piece(form=0),
+    "type 1": piece(form=1),
+    "running status": build.midi(
+        build.track((0, build.on(60)), (240, b"\x3c\x00"), (0, b"\x3e\x50"), (240, b"\x3e\x00"))
+    ),
+    "overlapping": build.midi(
+        build.track((0, build.on(60)), (240, build.on(60)), (240, build.off(60)), (240, build.off(60)))
+    ),
+    "silence": build.midi(
+        build.track((0, build.on(60)), (480, build.off(60)), (2_000_000, build.on(64)), (480, build.off(64)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_unusual_files_are_continued(run: Callable, tmp_path: Path, name: str) -> None:
+    source = tmp_path / "größer 音.MID"
+    source.write_bytes(GOOD[name])
+    output = tmp_path / "out.mid"
+    code, _, err = run(source, output)
+    assert code == 0, err
+    assert chunks(output.read_bytes())[:-1] == chunks(source.read_bytes())
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_get_a_sentence(run: Callable, tmp_path: Path, name: str) -> None:
+    data, words = BAD[name]
+    source, output = tmp_path / "in.mid", tmp_path / "out.mid"
+    source.write_bytes(data)
+    output.write_bytes(b"untouched")
+    _refused(run(source, output), words)
+    assert output.read_bytes() == b"untouched"
+
+
+def test_missing_files_and_folders_get_a_sentence(run: Callable, tmp_path: Path, source: Path) -> None:
+    output = tmp_path / "out.mid"
+    _refused(run(tmp_path / "none.mid", output), "no file")
+    _refused(run(tmp_path, output), "folder")
+    _refused(run(source, tmp_path / "none" / "out.mid"), "no folder")
+    _refused(run(source, tmp_path / "out.txt"), ".mid")
+    _refused(run(source, source), "never overwritten")
+    (tmp_path / "dir.mid").mkdir()
+    _refused(run(source, tmp_path / "dir.mid"), "folder")
+    assert not output.exists()
+    assert source.read_bytes() == SCALE
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seconds", "0"], "seconds"),
+        (["--seconds", "1e9"], "seconds"),
+        (["--seconds", "nan"], "seconds"),
+        (["--takes", "0"], "takes"),
+        (["--takes", "99"], "takes"),
+        (["--temperature", "-1"], "temperature"),
+        (["--top-p", "0"], "top-p"),
+        (["--seed", "-1"], "seed"),
+        (["--start", "99"], "start point"),
+        (["--start", "-1"], "start point"),
+        (["--model", "nope"], "no model"),
+    ],
+)
+def test_impossible_options_get_a_sentence(
+    run: Callable, source: Path, options: list[str], words: str
+) -> None:
+    output = source.with_name("out.mid")
+    _refused(run(source, output, *options), words)
+    assert not output.exists()
+
+
+def _refused(result: tuple[int, str, str], words: str) -> None:
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert err.startswith("perceiver-ar: ") and err.count("\n") == 1
+    assert words in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("files", [("weights.safetensors",), ("config.json",), ("codec.json",)])
+def test_a_damaged_model_gets_a_sentence(
+    small_model: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], files: tuple[str]
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in small_model.iterdir():
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[: len(data) // 2] if path.name in files else data)
+    code = cli.main(["continue", str(source), "-o", str(tmp_path / "out.mid"), "--model", str(folder)])
+    out, err = capsys.readouterr()
+    _refused((code, out, err), "damaged")
+
+
+def test_a_huge_file_is_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:
+    path = tmp_path / "huge.mid"
+    with path.open("wb") as file:
+        file.truncate(100_000_000)
+    began = time.monotonic()
+    script = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (500_000_000, 500_000_000))\n"
+        "from perceiver_ar.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "continue", str(path), "-o", str(tmp_path / "out.mid")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert time.monotonic() - began < 5
+    _refused((done.returncode, done.stdout, done.stderr), "100.0 MB")
+
+
+@pytest.mark.slow
+def test_the_shipped_model_continues_a_shipped_primer(tmp_path: Path) -> None:
+    primers = ROOT / "assets" / "primers"
+    first = json.loads((primers / "index.json").read_text())[0]
+    source, output = primers / first["file"], tmp_path / "out.mid"
+    done = process("continue", source, "-o", output, "--seconds", "5", "--seed", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["model"] == "piano"
+    assert found["primer_tokens"] == found["primer_tokens_total"]
+    assert chunks(output.read_bytes())[: len(chunks(source.read_bytes()))] == chunks(source.read_bytes())
+    assert "of music" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_real_performance_primes_with_all_the_context_and_stays_whole(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    name, data = max(build.performances("maestro-v3.0.0-midi.zip", 12), key=lambda one: len(one[1]))
+    source, output = tmp_path / Path(name).with_suffix(".mid").name, tmp_path / "out.mid"
+    source.write_bytes(data)
+    done = process("continue", source, "-o", output, "--seconds", "3", "--seed", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["primer_tokens"] == min(found["primer_tokens_total"], 16_128)
+    assert found["seconds"] == 3
+    assert chunks(output.read_bytes())[:-1] == chunks(data)
