@@ -1,0 +1,49 @@
+"""The page as a whole: its frame, its looks, and how it is served."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from app.midi_tab import midi_tab
+from app.service import Service
+
+STATIC = Path(__file__).parent / "static"
+LARGEST_UPLOAD = 10_000_000
+"""Bytes. The reader refuses less than that, and says what to do; this only keeps the disk free."""
+FONTS = {
+    "font": ["system-ui", "sans-serif"],
+    "font_mono": ["ui-monospace", "monospace"],
+}
+"""Those of the machine: nothing is fetched."""
+
+
+def page(service: Service) -> gr.Blocks:
+    """The page, not yet served."""
+    with gr.Blocks(title="Perceiver AR", analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
+        gr.HTML(
+            "<h1>Perceiver AR</h1><p>Goes on where a piano performance ends, having heard all of it.</p>",
+            elem_id="heading",
+        )
+        midi_tab(service)
+
+        def leave(request: gr.Request) -> None:
+            service.close(request.session_hash or "")
+
+        blocks.unload(leave)
+    return blocks
+
+
+def serve(service: Service, *, port: int | None = None, browser: bool = True) -> None:
+    """Serve the page on this machine alone, until it is interrupted; OSError if the port is in use."""
+    page(service).queue().launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        inbrowser=browser,
+        share=False,
+        ssr_mode=False,
+        max_file_size=LARGEST_UPLOAD,
+        footer_links=["api"],
+        run_history=False,
+        theme=gr.themes.Base(primary_hue="orange", **FONTS),
+        css_paths=STATIC / "page.css",
+    )
