@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     """The components that events read and write."""
 
     upload: gr.File
-    shipped: gr.Radio
+    shipped: gr.Dropdown
     start: gr.Slider
     heard: gr.HTML
     settings: list[gr.components.Component]
@@ -41,9 +41,9 @@ def midi_tab(service: Service) -> None:
             parts = _controls()
         with gr.Column(scale=3, min_width=320):
             parts = parts._replace(
-                heard=gr.HTML("Choose a piece: it is what the model listens to.", elem_id="heard"),
-                roll=_roll(),
+                heard=gr.HTML("<p>Choose a piece: it is what the model listens to.</p>", elem_id="heard"),
                 status=gr.HTML(elem_id="status"),
+                roll=_roll(),
             )
     _choosing(service, parts)
     _continuing(service, parts)
@@ -52,9 +52,16 @@ def midi_tab(service: Service) -> None:
 def _controls() -> Parts:
     pieces = [(piece.label, str(number)) for number, piece in enumerate(shipped())]
     upload = gr.File(label="Your MIDI file", file_types=[".mid", ".midi"], height=120, elem_id="upload")
-    choice = gr.Radio(pieces, label="Or one of these", elem_id="shipped")
+    choice = gr.Dropdown(pieces, value=None, label="Or one of these pieces", elem_id="shipped")
     start = gr.Slider(
-        0, 1, 1, step=0.01, label="Go on from (seconds)", info="The end, or an earlier point", elem_id="start"
+        0,
+        1,
+        1,
+        step=0.01,
+        label="Go on from (seconds)",
+        info="The end, or an earlier point",
+        buttons=[],
+        elem_id="start",
     )
     length = gr.Slider(
         5, LONGEST, DEFAULTS.seconds, step=5, label="Length of each take (seconds)", elem_id="length"
@@ -70,8 +77,8 @@ def _controls() -> Parts:
         seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, elem_id="seed")
         lock = gr.Checkbox(label="Lock the seed", info="The same seed gives the same music", elem_id="lock")
     with gr.Row(elem_id="buttons"):
-        go = gr.Button("Continue", variant="primary", elem_id="go")
-        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
+        go = gr.Button("Continue", variant="primary", min_width=120, elem_id="go")
+        stop = gr.Button("Stop", variant="stop", interactive=False, min_width=120, elem_id="stop")
     nothing = gr.HTML(visible=False)
     settings = [length, takes, temperature, top_p, seed]
     return Parts(upload, choice, start, nothing, settings, lock, go, stop, nothing, nothing)
@@ -131,23 +138,38 @@ def _choosing(service: Service, parts: Parts) -> None:
 
 def _continuing(service: Service, parts: Parts) -> None:
     """Events of a run: begin, grow, stop, sound."""
-    seed, buttons = parts.settings[-1], [parts.go, parts.stop]
-    ticket = gr.State(None)
+    buttons, ticket = [parts.go, parts.stop], gr.State(None)
 
-    def begin(*settings: Any, request: gr.Request) -> tuple[Any, ...]:
-        *others, number, locked = settings
-        number = number if locked else secrets.randbelow(2**31)
+    def begin(
+        seconds: float,
+        takes: float,
+        temperature: float,
+        top_p: float,
+        seed: float,
+        locked: bool,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        number = seed if locked else secrets.randbelow(2**31)
         with _sentences():
-            prepared = service.session(request.session_hash or "").prepare(_request(*others, number))
+            asked = _request(seconds, takes, temperature, top_p, number)
+            prepared = service.session(request.session_hash or "").prepare(asked)
         busy = gr.update(interactive=False), gr.update(interactive=True)
         return prepared, number, *busy, _bar("Waiting for its turn ...", 0)
 
-    def run(prepared: Run | None, *settings: Any, request: gr.Request) -> Iterator[tuple[Any, str]]:
+    def run(
+        prepared: Run | None,
+        seconds: float,
+        takes: float,
+        temperature: float,
+        top_p: float,
+        seed: float,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, str]]:
         """Continue the piece that is open; the last result names the files."""
         session = service.session(request.session_hash or "")
         with _sentences():
             if prepared is None or not prepared.waiting:
-                prepared = session.prepare(_request(*settings))
+                prepared = session.prepare(_request(seconds, takes, temperature, top_p, seed))
             for text, part in session.carry_out(prepared):
                 yield _drawn(session), _bar(text, part)
 
@@ -157,7 +179,7 @@ def _continuing(service: Service, parts: Parts) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     begun = parts.go.click(
-        begin, [*parts.settings, parts.lock], [ticket, seed, *buttons, parts.status], queue=False, **quiet
+        begin, [*parts.settings, parts.lock], [ticket, parts.settings[-1], *buttons, parts.status], queue=False, **quiet
     )
     done = begun.success(
         run,

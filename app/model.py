@@ -47,7 +47,7 @@ class Model:
             for progress in continue_music(self._pretrained, silence, Request(seconds=0.1)):
                 if progress.tokens:
                     break
-        except Exception as error:  # noqa: BLE001 - whatever it was, the page says so
+        except Exception as error:  # whatever it was, the page says so
             self._failure = error
         finally:
             self._ready.set()
