@@ -1,6 +1,9 @@
 """Exact arithmetic, shapes checked at run time, a browser, and no skips in CI."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,11 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_enable_x64", False)
+# Programs are compiled once a run, for the processes that tests start too, and the user's cache is left alone.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="perceiver-ar-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["XDG_CACHE_HOME"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 SHAPED = ("attention", "cache", "model", "positions", "sampling")
 """Modules of the package whose signatures give shapes."""
 install_import_hook(

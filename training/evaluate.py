@@ -42,8 +42,9 @@ def window_batch(pieces: Pieces, window: Window, context: int, latents: int) -> 
     crop = pieces[window.number][max(0, window.end - context - 1) : window.end].astype(np.int32)
     seq = min(context, max(latents, 1 << (len(crop) - 2).bit_length()))
     batch = batch_of([crop], seq, latents)
-    batch.targets[:, : latents - window.scored] = PAD
-    return batch
+    targets = batch.targets.copy()  # a view of the tokens
+    targets[:, : latents - window.scored] = PAD
+    return batch._replace(targets=targets)
 
 
 def score(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from perceiver_ar.codecs.music import MusicCodec
@@ -102,7 +103,7 @@ def _encode_all(source: Path, names: list[str], title: str) -> Iterator[np.ndarr
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(mp_context=context) as pool:
         encoded = pool.map(partial(_encode, source), names, chunksize=4)
-        yield from track(encoded, f"Tokens of {title}", total=len(names))
+        yield from track(encoded, f"Tokens of {title}", total=len(names), console=Console(stderr=True))
 
 
 def _encode(source: Path, name: str) -> np.ndarray:

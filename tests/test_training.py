@@ -1,0 +1,361 @@
+"""Training: what a batch shows, that stopping changes nothing, what is scored, what is exported."""
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import midi_builder as build
+import numpy as np
+import optax
+import pytest
+
+from perceiver_ar import checkpoint
+from perceiver_ar.codecs.music import MusicCodec
+from perceiver_ar.config import EOS, PAD, SOS, ModelConfig
+from perceiver_ar.model import PerceiverAR, to_params
+from training.__main__ import main
+from training.config import AugmentConfig, OptimConfig, Paths, Stage, TrainConfig
+from training.data import crops
+from training.data.midi import Pieces, load_pieces
+from training.evaluate import baselines, evaluate, score, spread, window_batch, windows
+from training.loop import Diverged, read_metrics, train
+from training.loss import token_nll, training_loss
+from training.optim import optimiser, schedule
+from training.state import Checkpoints, read_config
+from training.step import new_state
+
+CODEC = MusicCodec()
+MODEL = ModelConfig(
+    CODEC.vocab_size, context=64, latents=16, width=16, layers=2, heads=2, cross_heads=2, dropout=0.1
+)
+CONFIG = TrainConfig(
+    model=MODEL,
+    stages=(Stage(0.5, 32, 2), Stage(1.0, 64, 2)),
+    steps=6,
+    optim=OptimConfig(warmup=2, decay=2),
+    save_every=3,
+    evaluate_every=6,
+    evaluate_windows=4,
+)
+
+
+def performance(seed: int, notes: int = 60) -> bytes:
+    rng = np.random.default_rng(seed)
+    messages = []
+    for pitch in rng.integers(40, 80, notes).tolist():
+        messages += [(int(rng.integers(1, 200)), build.on(pitch)), (120, build.off(pitch))]
+    return build.midi(build.track(*messages))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip in MAESTRO's layout, with three pieces to train on and two held out."""
+    path = tmp_path_factory.mktemp("archive") / "tiny.zip"
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(["midi_filename", "split"])
+    with zipfile.ZipFile(path, "w") as files:
+        for number in range(5):
+            name = f"2004/piece-{number}.midi"
+            rows.writerow([name, "train" if number < 3 else "validation"])
+            files.writestr(f"tiny/{name}", performance(number))
+        files.writestr("tiny/tiny.csv", table.getvalue())
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def pieces(archive: Path, store: Path) -> Pieces:
+    return load_pieces((archive,), "train", store)
+
+
+def test_pieces_are_whole_performances_between_start_and_end(
+    archive: Path, store: Path, pieces: Pieces
+) -> None:
+    assert len(pieces) == 3
+    for number in range(3):
+        piece = pieces[number]
+        assert piece[0] == SOS and piece[-1] == EOS
+        notes = CODEC.decode(piece[1:-1].astype(np.int32))
+        assert len(notes) == 60
+    again = load_pieces((archive,), "train", store)
+    assert np.array_equal(again.tokens, pieces.tokens)
+    manifest = json.loads(next(store.glob("tiny-train-*.json")).read_text())
+    assert manifest["tokens"] == len(pieces.tokens) and manifest["pieces"] == 3
+
+
+def test_an_archive_of_another_layout_is_refused(tmp_path: Path, archive: Path, store: Path) -> None:
+    with pytest.raises(ValueError, match="neither a folder nor a zip"):
+        load_pieces((tmp_path / "none.zip",), "train", store)
+    with pytest.raises(ValueError, match="no csv"):
+        load_pieces((tmp_path,), "train", store)
+    with pytest.raises(ValueError, match="'test'"):
+        load_pieces((archive,), "test", store)
+
+
+def test_a_batch_shows_the_tokens_before_each_target(pieces: Pieces) -> None:
+    for step in range(CONFIG.steps):
+        batch = crops.training_batch(pieces, CONFIG, step)
+        context = CONFIG.stage(step).context
+        assert batch.tokens.shape == (2, context) and batch.targets.shape == (2, MODEL.latents)
+        assert np.array_equal(batch.tokens[:, -MODEL.latents + 1 :], batch.targets[:, :-1])
+
+
+def test_a_batch_depends_on_seed_and_step_alone(pieces: Pieces) -> None:
+    first = crops.training_batch(pieces, CONFIG, 4)
+    again = next(crops.batches(pieces, CONFIG, 4))
+    other = crops.training_batch(pieces, CONFIG, 5)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first.targets, other.targets)
+
+
+def test_first_tokens_are_predicted_too() -> None:
+    crop = np.array([SOS, 7, 8, 9], np.int32)
+    batch = crops.batch_of([crop], context=8, latents=4)
+    assert batch.tokens.tolist() == [[PAD] * 5 + [SOS, 7, 8]]
+    assert batch.targets.tolist() == [[SOS, 7, 8, 9]]
+
+
+def test_transposition_moves_notes_and_nothing_else(pieces: Pieces) -> None:
+    tokens = pieces[0].astype(np.int32)
+    moved = CODEC.decode(crops.transpose(tokens, 5))
+    plain = CODEC.decode(tokens)
+    assert [note._replace(pitch=note.pitch + 5) for note in plain] == moved
+    highest = np.array([CODEC.note_on + 127, CODEC.time_shift, CODEC.note_off + 127], np.int32)
+    assert np.array_equal(crops.transpose(highest, 1), highest)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.07])
+def test_a_stretch_multiplies_times_without_adding_up_errors(pieces: Pieces, factor: float) -> None:
+    tokens = pieces[1].astype(np.int32)
+    stretched, plain = CODEC.decode(crops.stretch(tokens, factor)), CODEC.decode(tokens)
+    assert len(stretched) == len(plain)
+    for new, old in zip(stretched, plain, strict=True):
+        assert new.pitch == old.pitch
+        assert abs(new.start - old.start * factor) < 0.006
+        assert abs(new.end - old.end * factor) < 0.006
+    if factor == 1.0:
+        assert np.array_equal(crops.stretch(tokens, 1.0), tokens[: len(crops.stretch(tokens, 1.0))])
+
+
+def test_augmentation_can_be_turned_off(pieces: Pieces) -> None:
+    tokens = pieces[0].astype(np.int32)
+    same = crops.augment(tokens, AugmentConfig(transpose=0, stretch=0.0), np.random.default_rng(0))
+    assert np.array_equal(same, tokens)
+
+
+def test_the_loss_is_the_mean_over_scored_targets() -> None:
+    logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]]))
+    targets = jnp.array([[2, PAD]])
+    nll, _ = token_nll(logits, targets)
+    assert np.allclose(nll, [[np.log(4), 0]], atol=1e-6)
+    with_z, mean = training_loss(logits + 3.0, targets, z_loss=0.5)
+    assert np.isclose(mean, np.log(4), atol=1e-6)
+    assert np.isclose(with_z, np.log(4) + 0.5 * 9.0, atol=1e-5)
+
+
+def test_the_rate_warms_up_stays_and_decays_to_nothing() -> None:
+    rate = schedule(OptimConfig(warmup=10, decay=20), 0.5, 100)
+    assert [float(rate(step)) for step in (0, 5, 10, 79, 90, 100)] == pytest.approx(
+        [0, 0.25, 0.5, 0.5, 0.25, 0]
+    )
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_an_optimiser_lowers_the_loss(name: str) -> None:
+    update = optimiser(OptimConfig(name=name, rate=0.01, warmup=1), 50)
+    params = to_params(PerceiverAR(MODEL, jax.random.key(0)))
+    target = jax.tree.map(lambda x: x + 0.1, params)
+
+    def distance(params: dict) -> jax.Array:
+        return sum(
+            jnp.square(a - b).sum() for a, b in zip(*map(jax.tree.leaves, (params, target)), strict=True)
+        )
+
+    @jax.jit
+    def step(params: dict, state: optax.OptState) -> tuple:
+        updates, state = update.update(jax.grad(distance)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state, before = update.init(params), distance(params)
+    for _ in range(20):
+        params, state = step(params, state)
+    assert distance(params) < 0.5 * before
+
+
+def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
+    update = optimiser(OptimConfig(name="muon", muon_rate=1.0, warmup=0), 10)
+    params = to_params(PerceiverAR(MODEL, jax.random.key(0)))
+    gradients = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
+    updates, _ = update.update(gradients, update.init(params), params)
+    for matrix in updates["layers"]["attention"]["query"]:
+        values = jnp.linalg.svd(matrix, compute_uv=False)
+        assert float(values.min()) > 0.5 and float(values.max()) < 1.5
+    with pytest.raises(ValueError, match="adam or muon"):
+        optimiser(OptimConfig(name="sgd"), 10)
+
+
+def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) -> None:
+    whole, parts = (Paths((archive,), tmp_path / name) for name in ("whole", "parts"))
+    expected = train(CONFIG, whole)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_at(step: int, real=crops.batches):
+        def batches(pieces: Pieces, config: TrainConfig, first: int):
+            for number, batch in enumerate(real(pieces, config, first), first):
+                if number == step:
+                    raise Stopped
+                yield batch
+
+        return batches
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.loop.batches", stop_at(4))
+        with pytest.raises(Stopped):
+            train(CONFIG, parts)
+    assert int(Checkpoints(parts.workdir).latest(CONFIG).step) == 3
+    found = train(CONFIG, parts)
+    assert int(found.step) == int(expected.step) == CONFIG.steps
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert np.array_equal(a, b)
+    assert read_config(whole.workdir) == CONFIG
+    metrics = read_metrics(whole.workdir)
+    assert metrics[-1]["step"] == CONFIG.steps and 3 < metrics[-1]["validation_nll"] < 8
+    with pytest.raises(ValueError, match="another model or optimiser"):
+        train(TrainConfig(**{**_fields(CONFIG), "optim": OptimConfig(name="muon", warmup=2, decay=2)}), whole)
+
+
+def _fields(config: TrainConfig) -> dict:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def test_a_run_that_diverges_stops_and_says_so(archive: Path, tmp_path: Path) -> None:
+    wild = TrainConfig(
+        **{**_fields(CONFIG), "optim": OptimConfig(rate=1e30, warmup=0, clip=1e30), "save_every": 1}
+    )
+    with pytest.raises(Diverged, match="last checkpoint"):
+        train(wild, Paths((archive,), tmp_path))
+
+
+def test_impossible_runs_are_refused() -> None:
+    fields = _fields(CONFIG)
+    with pytest.raises(ValueError, match="stages"):
+        TrainConfig(**{**fields, "stages": (Stage(0.5, 32, 2),)})
+    with pytest.raises(ValueError, match="exceeds the model's"):
+        TrainConfig(**{**fields, "stages": (Stage(1.0, 128, 2),)})
+    with pytest.raises(ValueError, match="warm-up and decay"):
+        TrainConfig(**{**fields, "steps": 3})
+
+
+@pytest.mark.parametrize("stride", [5, 16])
+def test_every_token_is_scored_once_with_enough_before_it(pieces: Pieces, stride: int) -> None:
+    seen = [np.zeros(len(pieces[number]), int) for number in range(len(pieces))]
+    for window in windows(pieces, stride):
+        batch = window_batch(pieces, window, MODEL.context, MODEL.latents)
+        assert np.count_nonzero(batch.targets != PAD) == window.scored
+        scored = slice(window.end - window.scored, window.end)
+        assert np.array_equal(
+            batch.targets[0, MODEL.latents - window.scored :], pieces[window.number][scored]
+        )
+        seen[window.number][scored] += 1
+        shown = np.count_nonzero(batch.tokens != PAD)
+        assert shown == min(window.end - 1, batch.tokens.shape[1])
+        assert shown - window.scored + 1 >= min(window.end - window.scored, MODEL.context - stride)
+    assert all(count[0] == 0 and (count[1:] == 1).all() for count in seen)
+
+
+def test_the_nll_does_not_depend_on_padding(pieces: Pieces) -> None:
+    """The score of a short window, padded or shown to the model as it is."""
+    model = PerceiverAR(MODEL, jax.random.key(0))
+    (window, *_) = windows(pieces, 7)
+    (nll, count), *_ = list(score(MODEL, to_params(model), pieces, [window]))
+    crop = jnp.asarray(pieces[0][:8].astype(np.int32))[None]
+    logits, _ = model(crop[:, :-1], jnp.arange(7)[None, :, None], 7)
+    assert count == 7
+    assert np.isclose(nll, float(token_nll(logits, crop[:, 1:])[0].sum()), atol=1e-3)
+
+
+def test_evaluation_states_what_it_measured(pieces: Pieces) -> None:
+    model = PerceiverAR(MODEL, jax.random.key(0))
+    found = evaluate(model, pieces, context=32, latents=8, stride=4)
+    assert found["tokens"] == len(pieces.tokens) - len(pieces)
+    assert (found["context"], found["latents"], found["stride"]) == (32, 8, 4)
+    assert 5 < found["nll"] < 8
+    for wrong in ({"context": 128}, {"latents": 32}, {"stride": 17}, {"latents": 16, "context": 8}):
+        with pytest.raises(ValueError, match=r"context|stride"):
+            evaluate(model, pieces, **wrong)
+
+
+def test_baselines_are_those_of_counts() -> None:
+    train_set = Pieces(np.array([SOS, 3, 4, 3, 4, EOS] * 2000, np.uint16), np.arange(2001) * 6)
+    held_out = Pieces(np.array([SOS, 3, 4, EOS], np.uint16), np.array([0, 4]))
+    found = baselines(train_set, held_out, 8)
+    assert found["uniform"] == pytest.approx(np.log(8))
+    assert found["unigram"] == pytest.approx(-np.log([0.4, 0.4, 0.2]).mean(), abs=1e-3)
+    assert found["bigram"] == pytest.approx(-np.log([1.0, 1.0, 0.5]).mean(), abs=1e-2)
+
+
+def test_a_look_at_the_split_is_spread_over_it(pieces: Pieces) -> None:
+    chosen = windows(pieces, 8)
+    some = spread(chosen, 5)
+    assert len(some) == 5 and some[0] == chosen[0] and some[-1] == chosen[-1]
+    assert spread(chosen, 10_000) == chosen
+
+
+def test_train_export_evaluate_and_begin_again(
+    archive: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = train(CONFIG, Paths((archive,), tmp_path / "run"))
+    folder = tmp_path / "model"
+    assert main(["export", str(tmp_path / "run"), "--output", str(folder)]) == 0
+    exported = checkpoint.load(folder)
+    assert exported.config == MODEL
+    for a, b in zip(*map(jax.tree.leaves, (to_params(exported.model), state.params)), strict=True):
+        assert np.allclose(a, b, rtol=1e-3, atol=1e-6)
+    (folder / "README.md").write_text("my card")
+    assert main(["export", str(tmp_path / "run"), "--output", str(folder)]) == 0
+    assert checkpoint.load(folder).card == "my card"
+
+    capsys.readouterr()
+    evaluated = [
+        "evaluate",
+        str(folder),
+        "--data",
+        str(archive),
+        "--store",
+        str(store),
+        "--baselines",
+        "--json",
+    ]
+    assert main(evaluated) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["nll"] > 0 and found["uniform"] == pytest.approx(np.log(CODEC.vocab_size))
+    assert found["split"] == "validation" and found["checkpoint"] == str(folder)
+
+    start = new_state(CONFIG)
+    short = TrainConfig(**{**_fields(CONFIG), "optim": OptimConfig(rate=0.0, warmup=0)})
+    again = train(short, Paths((archive,), tmp_path / "again", init=folder))
+    for a, b in zip(*map(jax.tree.leaves, (again.params, to_params(exported.model))), strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(again.params["embedding"], start.params["embedding"])
+
+
+def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "maestro,evaluate,export" in capsys.readouterr().err
+    assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
+    assert "no model 'nope'" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "no training run" in capsys.readouterr().err
+    assert main(["maestro", "--data", str(tmp_path / "none.zip"), "--workdir", str(tmp_path / "run")]) == 2
+    assert "neither a folder nor a zip" in capsys.readouterr().err
