@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -164,9 +165,8 @@ def test_the_loss_is_the_mean_over_scored_targets() -> None:
 
 def test_the_rate_warms_up_stays_and_decays_to_nothing() -> None:
     rate = schedule(OptimConfig(warmup=10, decay=20), 0.5, 100)
-    assert [float(rate(step)) for step in (0, 5, 10, 79, 90, 100)] == pytest.approx(
-        [0, 0.25, 0.5, 0.5, 0.25, 0]
-    )
+    rates = np.array([rate(step) for step in (0, 5, 10, 79, 90, 100)])
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.5, 0.25, 0])
 
 
 @pytest.mark.parametrize("name", ["adam", "muon"])
@@ -176,9 +176,7 @@ def test_an_optimiser_lowers_the_loss(name: str) -> None:
     target = jax.tree.map(lambda x: x + 0.1, params)
 
     def distance(params: dict) -> jax.Array:
-        return sum(
-            jnp.square(a - b).sum() for a, b in zip(*map(jax.tree.leaves, (params, target)), strict=True)
-        )
+        return optax.tree.norm(optax.tree.sub(params, target), squared=True)
 
     @jax.jit
     def step(params: dict, state: optax.OptState) -> tuple:
@@ -195,7 +193,7 @@ def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
     update = optimiser(OptimConfig(name="muon", muon_rate=1.0, warmup=0), 10)
     params = to_params(PerceiverAR(MODEL, jax.random.key(0)))
     gradients = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
-    updates, _ = update.update(gradients, update.init(params), params)
+    updates: Any = update.update(gradients, update.init(params), params)[0]
     for matrix in updates["layers"]["attention"]["query"]:
         values = jnp.linalg.svd(matrix, compute_uv=False)
         assert float(values.min()) > 0.5 and float(values.max()) < 1.5
