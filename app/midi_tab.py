@@ -179,7 +179,11 @@ def _continuing(service: Service, parts: Parts) -> None:
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     begun = parts.go.click(
-        begin, [*parts.settings, parts.lock], [ticket, parts.settings[-1], *buttons, parts.status], queue=False, **quiet
+        begin,
+        [*parts.settings, parts.lock],
+        [ticket, parts.settings[-1], *buttons, parts.status],
+        queue=False,
+        **quiet,
     )
     done = begun.success(
         run,

@@ -4,6 +4,7 @@ const part = (name) => element.querySelector(`.${name}`);
 const roll = new Roll(element.querySelector("canvas"), part("line"));
 const player = new Player(element, (seconds) => roll.point(seconds));
 roll.onseek = (seconds) => player.seek(seconds);
+const LEAD = 5; // seconds of the original before a take, to hear how it goes on
 let chosen = 0; // 0: the original, else the number of a take
 let seen = { piece: 0, run: 0 };
 let parsed = { text: null, notes: [] };
@@ -55,9 +56,9 @@ function link(name, file) {
 
 function sound(picture, take) {
   const { wav, trouble } = take ?? picture;
-  player.load(wav?.url ?? null);
-  const making = take ? !picture.run.running : true;
-  part("sound").textContent = trouble || (wav ? "" : making ? "The sound is on its way ..." : "");
+  player.load(wav?.url ?? null, take ? Math.max(0, picture.run.start - LEAD) : 0);
+  const growing = take && picture.run.running;
+  part("sound").textContent = trouble || (wav || growing ? "" : "The sound is on its way ...");
 }
 
 function show(picture) {

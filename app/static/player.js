@@ -14,16 +14,15 @@ class Player {
     }
   }
 
-  // Play this address from now on, from the same position where that is there; null: there is nothing to play.
-  load(address) {
+  // Play this address from now on, from `home` seconds; null: there is nothing to play.
+  load(address, home) {
     if (address === this.address) return;
-    const position = this.audio.currentTime;
     this.address = address;
     this.audio.pause();
     if (address) this.audio.src = address;
     else this.audio.removeAttribute("src");
     this.audio.load();
-    if (address && position) this.audio.currentTime = position;
+    if (address) this.audio.currentTime = home;
     this.button.disabled = this.range.disabled = !address;
     this.follow();
   }
@@ -36,7 +35,7 @@ class Player {
 
   follow() {
     const { audio } = this, length = audio.duration || 0;
-    this.button.textContent = audio.paused ? "▶" : "⏸";
+    this.button.classList.toggle("playing", !audio.paused);
     this.button.setAttribute("aria-label", audio.paused ? "Play" : "Pause");
     this.range.max = length || 1;
     this.range.value = audio.currentTime;
