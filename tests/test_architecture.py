@@ -26,7 +26,7 @@ LAYERS = (
     {"generate"},
     {"registry", "report"},
     {"checkpoint"},
-    {"continuation", "render"},
+    {"continuation", "render", "soundbank"},
     {"cli", "__main__"},
 )
 """Modules of `perceiver_ar`; one imports those of its own line and of the lines above."""
