@@ -26,7 +26,11 @@ class Take:
         self._taken += len(fresh)
         self.notes += written(fresh, start, limit)
         now = min(stream.time, limit)
-        opened = [Note(pitch, velocity, begin, now) for pitch, (begin, velocity) in stream.open.items()]
+        opened = [
+            Note(pitch, velocity, begin, now)
+            for pitch, (begin, velocity) in stream.open.items()
+            if begin < now
+        ]
         self.sounding = written(opened, start, limit)
         self.count, self.seconds = self._taken + len(opened), now
 

@@ -147,7 +147,7 @@ class Session:
             if self.run is not run:  # another piece was opened
                 yield "", 0.0
                 return
-            if progress is None or not progress.tokens:
+            if progress is None or not (progress.done or any(take.count for take in run.takes)):
                 yield "Stopped before there was any music.", 0.0
                 return
             run.running = False
@@ -170,7 +170,7 @@ class Session:
                     run.takes = run.takes or [Take() for _ in progress.takes]
                     for take, stream in zip(run.takes, progress.takes, strict=True):
                         take.follow(stream, start, limit)
-                    if self.run is run:
+                    if self.run is run and (progress.done or any(take.count for take in run.takes)):
                         self.shown = run
                     yield progress
                 if stopping:
