@@ -18,6 +18,9 @@ QUERY_BLOCK = 128
 """Queries a block: keys later than the block's last query are skipped, not masked."""
 SCORES = 1 << 24
 """Most scores held at once; a block of keys is made as short as this asks (64 MiB in float32)."""
+KEPT = 4 * SCORES
+"""Most scores that all blocks of queries may hold side by side and keep for the backward pass; where there are more,
+the blocks run one after the other and the backward pass computes their scores again."""
 MASKED = np.float32(-1e30)
 """Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
@@ -58,7 +61,7 @@ def attend(
 
     Args:
         queries: rows are batch x heads, batch outermost. A store may have fewer rows by a whole factor:
-            each of its examples then serves as many consecutive ones of the batch.
+            each of its examples then serves as many consecutive ones of the batch, and has an index row.
         index: where each query stands in the sequence; it sees entries with `start <= index <= its own`.
         aligned: the queries are the last ones of the only store, so that later keys need not be computed.
 
@@ -69,14 +72,31 @@ def attend(
     if not aligned:
         return _attend_block(queries, stores, index, start)
     (store,) = stores
-    before = store.keys.shape[-1] - count
+    slots = store.keys.shape[-1]
+    if queries.shape[0] * count * slots > KEPT and count > QUERY_BLOCK:
+        return _attend_in_turn(queries, store, index, start)
     blocks = []
     for first in range(0, count, QUERY_BLOCK):
         last = min(first + QUERY_BLOCK, count)
-        seen = before + last
+        seen = slots - count + last
         part = Entries(store.keys[:, :, :seen], store.values[:, :seen], store.index[:, :seen])
         blocks.append(_attend_block(queries[:, first:last], [part], index[first:last], start))
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+
+
+def _attend_in_turn(queries: Array, store: Entries, index: Array, start: Array | int) -> Array:
+    """Blocks of queries as a loop, since a compiler may run unrolled ones at once, with all their scores."""
+    rows, count, dim = queries.shape
+    more = -count % QUERY_BLOCK
+    queries = jnp.pad(queries, ((0, 0), (0, more), (0, 0))).reshape(rows, -1, QUERY_BLOCK, dim)
+    index = jnp.pad(index, (0, more)).reshape(-1, QUERY_BLOCK)
+
+    @jax.checkpoint
+    def block(part: tuple[Array, Array]) -> Array:
+        return _attend_block(part[0], [store], part[1], start)
+
+    blocks = jax.lax.map(block, (queries.swapaxes(0, 1), index))
+    return blocks.swapaxes(0, 1).reshape(rows, -1, dim)[:, :count]
 
 
 def _attend_block(queries: Array, stores: list[Entries], index: Array, start: Array | int) -> Array:
@@ -141,8 +161,10 @@ def _over_blocks(queries: Array, store: Entries, index: Array, start: Array | in
     def step(share: Partial, at: Array) -> tuple[Partial, None]:
         return share.merge(_share(queries, part(at, block), index, start)), None
 
-    share = _share(queries, part(0, block), index, start)
-    share, _ = jax.lax.scan(step, share, block * jnp.arange(1, whole))
+    rows, count, dim = queries.shape
+    none = jnp.zeros((rows, count, 1), jnp.float32)
+    share = Partial(jnp.zeros((rows, count, dim), jnp.float32), none, none + MASKED)
+    share, _ = jax.lax.scan(step, share, block * jnp.arange(whole))
     if slots % block:
         share = share.merge(_share(queries, part(whole * block, slots % block), index, start))
     return share

@@ -1,6 +1,7 @@
 """The shape of a model, as one validated value."""
 
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import Any, Literal, get_args
 
 Position = Literal["rotary", "sinusoidal", "learned"]
@@ -69,6 +70,12 @@ class ModelConfig:
             )
         if self.latents > self.context:
             raise ValueError(f"latents ({self.latents}) must not exceed the context ({self.context})")
+        if min(self.position_shape) < 1:
+            raise ValueError(f"position_shape must hold lengths of at least 1, not {self.position_shape}")
+        if self.position == "learned" and prod(self.position_shape) < self.context:
+            raise ValueError(
+                f"position_shape {self.position_shape} has fewer places than the context ({self.context})"
+            )
         if not 0 <= self.rotary_fraction <= 1:
             raise ValueError(f"rotary_fraction must be in [0, 1], not {self.rotary_fraction}")
         if self.longest_wavelength is not None and self.longest_wavelength < 8:

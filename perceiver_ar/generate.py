@@ -35,24 +35,20 @@ class Chunk(NamedTuple):
 
 def primer_limit(config: ModelConfig) -> int:
     """Most primer tokens that are used: the context, less the room for new tokens up to the first refill."""
-    return (
-        config.context - (config.latents - refilled(config))
-        if config.context > config.latents
-        else config.latents
-    )
+    return config.context - (config.latents - refilled(config))
 
 
 def refilled(config: ModelConfig) -> int:
-    """Latents a fill recomputes: half of them, so that as many new tokens fit before the next."""
-    return (config.latents + 1) // 2
+    """Latents a fill recomputes: half of them, so that no more than the new tokens are computed again."""
+    return config.latents // 2
 
 
 def bucket(count: int, smallest: int, limit: int) -> int:
     """The least of `smallest` x 1, 1.5, 2, 3, 4, 6 ... that holds `count`, at most `limit`."""
     size = smallest
-    while size < count:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
-    return min(size, limit)
+    while 2 * size < count:
+        size *= 2
+    return min(limit, next(fits for fits in (size, size * 3 // 2, 2 * size) if fits >= count))
 
 
 def generate(
@@ -68,16 +64,19 @@ def generate(
     """Continue every primer `takes` times, without end; closing the iterator stops at once.
 
     Rows of a chunk are primers x takes, the takes of one primer together. All takes of a primer share its
-    prefill. A row depends on the seed, its primer and its number alone, not on the chunk size.
+    prefill. A row depends on the seed, the primers and its number alone, not on its takes or the chunk size.
 
     Args:
         primers: int tokens (n,), one or more each; of a longer one the last `primer_limit` tokens are used.
 
     Raises:
-        ValueError: an empty primer, a token the model does not know, or no take.
+        ValueError: an empty primer, a token the model does not know, no take, an empty chunk, or a model
+            with one latent, which leaves no room for a new token.
     """
-    if not primers or takes < 1:
-        raise ValueError("give at least one primer and one take")
+    if not primers or takes < 1 or chunk < 1:
+        raise ValueError("give at least one primer, one take and one token a chunk")
+    if model.config.latents < 2:
+        raise ValueError("a model with one latent cannot continue anything: it needs two or more")
     for primer in primers:
         if len(primer) < 1:
             raise ValueError("a primer must have at least one token")
@@ -123,7 +122,7 @@ class _Run:
         positions = self._positions(0, size)[::takes]
         self.logits, cache = _prefill(self.model, tokens, positions, latents, self._start())
         self.logits = jnp.repeat(self.logits, takes, axis=0)
-        self.cache = cache.fork(self.config, takes, min(RING, self.config.context))
+        self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
 
     def advance(self, count: int) -> Chunk:
         """Up to `count` new tokens: fewer where the latents are full before."""
@@ -161,7 +160,7 @@ class _Run:
         ring = self.cache.recent.keys.shape[-1]
         needed = min(self.length - self.origin + self.room, self.config.context)
         if needed > ring:
-            ring = min(2 * ring, self.config.context)
+            ring = min(max(2 * ring, needed), self.config.context)
             self.cache = self.cache._replace(recent=self.cache.recent.grow(ring))
         if self.cache.prefix is not None and self._start() >= self.cache.prefix.keys.shape[-1]:
             self.cache = self.cache._replace(prefix=None)

@@ -54,7 +54,7 @@ def allowed(
     ranked = jax.lax.top_k(scaled, scaled.shape[-1])[0]
     chances = jax.nn.softmax(ranked, axis=-1)
     before = jnp.cumsum(chances, axis=-1) - chances
-    kept = (before < top_p) & (chances >= min_p * chances[:, :1])
+    kept = ((top_p >= 1) | (before < top_p)) & (chances >= min_p * chances[:, :1])
     kept &= (top_k == 0) | (jnp.arange(ranked.shape[-1]) < top_k)
     kept = kept.at[:, 0].set(True)
     least = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)

@@ -1,0 +1,184 @@
+"""Attention by blocks and stores equals one plain softmax, and stays small."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perceiver_ar import attention
+from perceiver_ar.attention import attend, attend_reference, visible
+from perceiver_ar.cache import EMPTY, Entries
+
+DIM = 8
+
+
+def store(rows: int, index: np.ndarray, seed: int = 1) -> Entries:
+    """Random keys and values, one slot for each of `index` (examples, slots)."""
+    rng = np.random.default_rng(seed)
+    slots = index.shape[1]
+    keys, values = rng.normal(size=(rows, DIM, slots)), rng.normal(size=(rows, slots, DIM))
+    return Entries(jnp.float32(keys), jnp.float32(values), jnp.asarray(index, jnp.int32))
+
+
+def queries(rows: int, count: int) -> jax.Array:
+    return jnp.float32(np.random.default_rng(0).normal(size=(rows, count, DIM)))
+
+
+def padded(slots: int, *pads: int) -> np.ndarray:
+    """Indices 0 to `slots`, the first of each example empty."""
+    return np.stack([np.where(np.arange(slots) < pad, EMPTY, np.arange(slots)) for pad in pads])
+
+
+@pytest.fixture(params=["default", "small blocks", "small blocks in turn"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Blocks as they are, and so small that 300 slots need several of each kind, the last ones ragged."""
+    if request.param != "default":
+        monkeypatch.setattr(attention, "QUERY_BLOCK", 48)
+        monkeypatch.setattr(attention, "SCORES", 64)
+    if request.param == "small blocks in turn":
+        monkeypatch.setattr(attention, "KEPT", 64)
+    return request.param
+
+
+def jitted(q: jax.Array, stores: list[Entries], index: jax.Array, start: int = 0, *, aligned: bool = False):
+    """`attend`, compiled anew each time, since the sizes of blocks are no arguments."""
+    return jax.jit(lambda q, stores, index: attend(q, stores, index, start, aligned=aligned))(
+        q, stores, index
+    )
+
+
+def test_the_mask_is_literally_the_rule() -> None:
+    index = jnp.array([[0, 1, 2, 3], [EMPTY, EMPTY, 2, 3]])
+    got = np.asarray(visible(index, jnp.array([1, 3]), 1)).astype(int).tolist()
+    assert got == [[[0, 1, 0, 0], [0, 1, 1, 1]], [[0, 0, 0, 0], [0, 0, 1, 1]]]
+
+
+def test_a_ring_in_any_order_is_masked_by_index() -> None:
+    index = jnp.array([[4, 5, 2, 3, EMPTY]])
+    got = np.asarray(visible(index, jnp.array([3, 4, 5]), 3)).astype(int).tolist()
+    assert got == [[[0, 0, 0, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 1, 0]]]
+
+
+def test_weights_follow_a_literal_mask() -> None:
+    """Equal keys: each output is the plain mean of the values that its row of the mask allows."""
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
+    values = np.random.default_rng(2).normal(size=(1, 4, DIM)).astype(np.float32)
+    flat = Entries(jnp.zeros((1, DIM, 4)), jnp.asarray(values), jnp.arange(4)[None])
+    got = attend(queries(1, 3), [flat], jnp.array([1, 2, 3]), aligned=True)
+    np.testing.assert_allclose(
+        got[0], mask / mask.sum(axis=1, keepdims=True) @ values[0], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize(("slots", "count"), [(300, 100), (257, 257), (5, 1)])
+def test_attend_equals_the_reference(blocks: str, slots: int, count: int, *, aligned: bool) -> None:
+    entries, q = store(4, padded(slots, 0, 2)), queries(4, count)
+    index = jnp.arange(slots - count, slots)
+    got = np.asarray(jitted(q, [entries], index, aligned=aligned))
+    wanted = np.asarray(attend_reference(q, entries, index))
+    seen = np.isfinite(wanted)  # the first queries of a padded example see nothing
+    assert np.isfinite(got).all()
+    assert seen.mean() > 0.9
+    np.testing.assert_allclose(got[seen], wanted[seen], atol=2e-6)
+
+
+def test_the_window_starts_where_it_is_told(blocks: str) -> None:
+    entries, q, index = store(4, padded(300, 0, 3)), queries(4, 99), jnp.arange(201, 300)
+    got = jitted(q, [entries], index, 150, aligned=True)
+    np.testing.assert_allclose(got, attend_reference(q, entries, index, 150), atol=2e-6)
+    kept = Entries(entries.keys[:, :, 150:], entries.values[:, 150:], entries.index[:, 150:])
+    np.testing.assert_allclose(got, attend_reference(q, kept, index), atol=2e-6)
+
+
+def test_two_stores_are_one_longer_store(blocks: str) -> None:
+    whole, q, index = store(4, padded(300, 0, 200)), queries(4, 9), jnp.arange(291, 300)
+    cuts = [slice(0, 170), slice(170, 171), slice(171, 300)]
+    stores = [Entries(whole.keys[:, :, cut], whole.values[:, cut], whole.index[:, cut]) for cut in cuts]
+    for order in (stores, stores[::-1]):
+        np.testing.assert_allclose(jitted(q, order, index), attend_reference(q, whole, index), atol=2e-6)
+
+
+def test_one_index_row_serves_all_examples_that_are_not_padded(blocks: str) -> None:
+    q, index = queries(6, 4), jnp.arange(296, 300)
+    one, each = store(6, padded(300, 0)), store(6, padded(300, 0, 0, 0))
+    np.testing.assert_allclose(jitted(q, [one], index), attend_reference(q, each, index), atol=2e-6)
+
+
+@pytest.mark.parametrize("pads", [(0,), (0, 40)], ids=["one example", "two padded examples"])
+def test_takes_share_a_prefix_as_if_each_had_a_copy(blocks: str, pads: tuple[int, ...]) -> None:
+    heads, takes = 2, 3
+    rows = len(pads) * takes * heads
+    prefix, q, index = store(len(pads) * heads, padded(300, *pads)), queries(rows, 5), jnp.arange(305, 310)
+    recent = store(rows, 300 + np.arange(10)[None], seed=3)
+
+    def copied(x: jax.Array, group: int) -> jax.Array:
+        return jnp.repeat(x.reshape(-1, group, *x.shape[1:]), takes, axis=0).reshape(-1, *x.shape[1:])
+
+    own = Entries(copied(prefix.keys, heads), copied(prefix.values, heads), copied(prefix.index, 1))
+    recent_index = jnp.broadcast_to(recent.index, (len(own.index), 10))
+    whole = Entries(
+        jnp.concatenate([own.keys, recent.keys], 2),
+        jnp.concatenate([own.values, recent.values], 1),
+        jnp.concatenate([own.index, recent_index], 1),
+    )
+    got = jitted(q, [prefix, recent], index)
+    np.testing.assert_allclose(got, attend_reference(q, whole, index), atol=2e-6)
+
+
+def test_gradients_equal_the_references(blocks: str) -> None:
+    entries, q, index = store(4, padded(300, 0, 5)), queries(4, 100), jnp.arange(200, 300)
+    weight = queries(4, 100)[::-1]
+
+    def gradients(fast: bool) -> tuple[jax.Array, ...]:
+        def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+            part = Entries(keys, values, entries.index)
+            if fast:
+                return (weight * attend(q, [part], index, aligned=True)).sum()
+            return (weight * attend_reference(q, part, index)).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
+
+    for got, wanted in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+        assert np.abs(wanted).max() > 0.1
+
+
+def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:
+    entries = store(2, np.full((1, 6), EMPTY))
+    total, gradient = jax.value_and_grad(lambda q: attend(q, [entries], jnp.arange(3)).sum())(queries(2, 3))
+    assert np.isfinite(total) and np.isfinite(gradient).all()
+
+
+MEMORY = r"""
+import re, pathlib
+import jax, jax.numpy as jnp
+from perceiver_ar.attention import attend
+from perceiver_ar.cache import Entries
+
+def peak():  # not getrusage: what it says begins with the parent's peak
+    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
+def loss(queries, keys, values):
+    store = Entries(keys, values, jnp.arange(131072)[None])
+    return jnp.square(attend(queries, [store], jnp.arange(131072 - 1024, 131072), aligned=True)).sum()
+
+shapes = (2, 1024, 16), (2, 16, 131072), (2, 131072, 16)
+arguments = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+jax.block_until_ready(arguments)
+before = peak()
+jax.block_until_ready(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments))
+print((peak() - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+def test_a_long_context_takes_far_less_memory_than_its_scores() -> None:
+    """Two heads, 1,024 latents and 131,072 tokens, there and back: the scores alone would be 1,024 MiB."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert 16 < int(done.stdout) < 512
