@@ -245,9 +245,7 @@ def _drawn(session: Session) -> Any:
 
 
 def _request(seconds: float, takes: float, temperature: float, top_p: float, seed: float) -> Request:
-    """The settings as a request; ValueError for what a client of the API may send."""
-    if takes > MOST_TAKES:
-        raise ValueError(f"takes must be between 1 and {MOST_TAKES}, not {takes:g}")
+    """The settings as a request; ValueError if a value is out of its range."""
     return Request(seconds, int(takes), temperature, top_p, int(seed))
 
 

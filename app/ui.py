@@ -35,11 +35,14 @@ def page(service: Service) -> gr.Blocks:
 
 def serve(service: Service, *, port: int | None = None, browser: bool = True) -> None:
     """Serve the page on this machine alone, until it is interrupted; OSError if the port is in use."""
-    page(service).queue().launch(
+    blocks = page(service)
+    _, address, _ = blocks.launch(
         server_name="127.0.0.1",
         server_port=port,
         inbrowser=browser,
         share=False,
+        quiet=True,
+        prevent_thread_lock=True,
         ssr_mode=False,
         max_file_size=LARGEST_UPLOAD,
         footer_links=["api"],
@@ -47,3 +50,5 @@ def serve(service: Service, *, port: int | None = None, browser: bool = True) ->
         theme=gr.themes.Base(primary_hue="orange", **FONTS),
         css_paths=STATIC / "page.css",
     )
+    print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
+    blocks.block_thread()
