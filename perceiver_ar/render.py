@@ -9,8 +9,8 @@ import os
 import signal
 import wave
 from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,7 +29,7 @@ TAIL = 1.5  # seconds that the last sound may take to fade
 SEGMENT, LEAD, JOIN = 60.0, 15.0, 0.05  # seconds
 DIVISION, TICKS = 1000, 2000  # ticks a quarter note, and a second at the tempo of a file that names none
 SOFTEST = 14  # below this velocity the synthesizer plays nothing at all
-GAIN = 3.0
+GAIN = 4.0  # the loudest of real performances then fill the range
 FULL = 0.98 * 32767
 VOLUME, PAN, EXPRESSION, SOUND_OFF, RESET, NOTES_OFF = 7, 10, 11, 120, 121, 123
 CONTROLS = (sounding.SUSTAIN, VOLUME, PAN, EXPRESSION, SOUND_OFF, RESET, NOTES_OFF)
@@ -63,14 +63,15 @@ def render(midi: bytes, *, timeout: float | None = None) -> np.ndarray:
     join = round(JOIN * RATE)
     rise = np.linspace(0, 1, join)[:, None]
     pieces = list(_segments(_messages(file), total))
-    played = _play([piece for _, _, piece in pieces], timeout)
-    for (start, lead, _), piece in zip(pieces, played, strict=True):
-        piece = piece[lead : lead + len(audio) - start]
-        if start:
-            head = slice(start, start + join)
-            audio[head] = audio[head] * (1 - rise[: len(piece)]) + piece[:join] * rise[: len(piece)]
-            start, piece = start + join, piece[join:]
-        audio[start : start + len(piece)] = piece
+    with closing(_play([piece for _, _, piece in pieces], timeout)) as played:
+        for (start, lead, _), piece in zip(pieces, played, strict=True):
+            piece = piece[lead : lead + len(audio) - start]
+            if start:
+                head, piece = piece[:join], piece[join:]
+                old = audio[start : start + len(head)]
+                old[:] = old * (1 - rise[: len(head)]) + head * rise[: len(head)]
+                start += len(head)
+            audio[start : start + len(piece)] = piece
     _level(audio)
     return audio
 
@@ -150,6 +151,7 @@ def _segments(messages: list[Message], total: float) -> Iterator[tuple[int, int,
         while first < len(messages) and messages[first][0] < begin:
             message = messages[first][1]
             if message[0] & 0xF0 == smf.CONTROL:
+                controllers.pop(message[:2], None)  # the order is that of the last moves
                 controllers[message[:2]] = message
             first += 1
         last = bisect_left(messages, end, first, key=lambda message: message[0])
@@ -160,7 +162,7 @@ def _segments(messages: list[Message], total: float) -> Iterator[tuple[int, int,
         yield round(start * RATE), round((start - begin / TICKS) * RATE), piece
 
 
-def _play(pieces: list[bytes], timeout: float | None) -> Iterator[np.ndarray]:
+def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, None, None]:
     """int16 (frames, 2) of each MIDI file. The process ends with this iterator, whatever ends that."""
     deadline = None if timeout is None else monotonic() + timeout
     context = multiprocessing.get_context("spawn")
@@ -174,7 +176,7 @@ def _play(pieces: list[bytes], timeout: float | None) -> Iterator[np.ndarray]:
                 raise RenderError(f"The sound was not ready after {timeout:g} s; try a shorter file.")
             with wave.open(BytesIO(receiver.recv_bytes())) as file:
                 yield np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
-    except EOFError:
+    except (EOFError, ConnectionError):
         raise RenderError("The synthesizer stopped early; close other programs and try again.") from None
     finally:
         process.kill()

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from midi_builder import Message, control, melody, midi, off, on, program, tempo, track
 
-from perceiver_ar.render import FULL, MAX_SECONDS, RATE, TAIL, RenderError, render, wav_bytes, write_wav
+from perceiver_ar.render import (
+    FULL,
+    MAX_SECONDS,
+    RATE,
+    SEGMENT,
+    TAIL,
+    RenderError,
+    render,
+    wav_bytes,
+    write_wav,
+)
 
 SECOND = 960  # ticks
 
@@ -112,6 +122,23 @@ def test_segments_join_without_a_seam() -> None:
     assert max(abs(np.diff(around))) < 2
     jumps = np.abs(np.diff(audio[:, 0]))
     assert jumps[60 * RATE - 10 : 61 * RATE].max() <= 1.2 * jumps[58 * RATE : 60 * RATE - 10].max()
+
+
+@pytest.mark.parametrize("extra", [-48, -1, 0, 1, 20, 60])
+def test_any_length_near_the_seam(extra: int) -> None:
+    """Lengths, tail included, of just under and over one segment: none is lost or made up."""
+    seconds = SEGMENT - TAIL + extra / SECOND
+    audio = render(song((round(seconds * SECOND) - 480, on(60)), (480, off(60))))
+    assert len(audio) == pytest.approx((SEGMENT + extra / SECOND) * RATE, abs=1)
+    assert decibels(audio, seconds - 0.4, seconds) > -40
+
+
+def test_a_pedal_stays_down_over_the_seam() -> None:
+    """Also when a reset of all controllers came in between, long ago."""
+    pedal = [(0, control(64, 127)), (SECOND, control(121, 0)), (0, control(64, 127))]
+    notes = [(61 * SECOND, on(60)), (240, off(60)), (2 * SECOND, on(100)), (10, off(100))]
+    assert decibels(render(song(*pedal, *notes)), 63, 64) > -50
+    assert decibels(render(song(*notes)), 62, 63) < -75
 
 
 def test_nothing_clips() -> None:
