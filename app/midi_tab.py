@@ -111,8 +111,10 @@ def _choosing(service: Service, parts: Parts) -> None:
         with _sentences():
             return *shown(session, session.open(Path(upload)) if upload else session.chosen()), None
 
-    def open_shipped(number: str, request: gr.Request) -> tuple[Any, ...]:
+    def open_shipped(number: str | None, request: gr.Request) -> Any:
         """Open one of the pieces that ship with the program, given by its number."""
+        if number is None:  # the list was left without a choice
+            return gr.skip()
         session = service.session(request.session_hash or "")
         with _sentences():
             return *shown(session, session.open(shipped()[int(number)].path)), None
@@ -145,11 +147,11 @@ def _continuing(service: Service, parts: Parts) -> None:
         takes: float,
         temperature: float,
         top_p: float,
-        seed: float,
+        seed: float | None,
         locked: bool,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        number = seed if locked else secrets.randbelow(2**31)
+        number = seed if locked and seed is not None else secrets.randbelow(2**31)
         with _sentences():
             asked = _request(seconds, takes, temperature, top_p, number)
             prepared = service.session(request.session_hash or "").prepare(asked)
@@ -182,7 +184,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         begin,
         [*parts.settings, parts.lock],
         [ticket, parts.settings[-1], *buttons, parts.status],
-        queue=False,
+        concurrency_limit=None,  # not queue=False: the page shows no errors of events that pass the queue by
         **quiet,
     )
     done = begun.success(
@@ -196,6 +198,7 @@ def _continuing(service: Service, parts: Parts) -> None:
     )
     idle = gr.update(interactive=True), gr.update(interactive=False)
     done.then(lambda: idle, None, buttons, queue=False, **quiet)
+    done.failure(lambda: "", None, parts.status, queue=False, **quiet)
     _with_sound(service, done, parts.roll)
     parts.stop.click(stop, None, None, api_name="stop", queue=False, show_progress="hidden")
 

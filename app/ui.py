@@ -10,11 +10,6 @@ from app.service import Service
 STATIC = Path(__file__).parent / "static"
 LARGEST_UPLOAD = 10_000_000
 """Bytes. The reader refuses less than that, and says what to do; this only keeps the disk free."""
-FONTS = {
-    "font": ["system-ui", "sans-serif"],
-    "font_mono": ["ui-monospace", "monospace"],
-}
-"""Those of the machine: nothing is fetched."""
 
 
 def page(service: Service) -> gr.Blocks:
@@ -47,7 +42,12 @@ def serve(service: Service, *, port: int | None = None, browser: bool = True) ->
         max_file_size=LARGEST_UPLOAD,
         footer_links=["api"],
         run_history=False,
-        theme=gr.themes.Base(primary_hue="orange", **FONTS),
+        # Fonts of the machine: nothing is fetched.
+        theme=gr.themes.Base(
+            primary_hue="orange",
+            font=["system-ui", "sans-serif"],
+            font_mono=["ui-monospace", "monospace"],
+        ),
         css_paths=STATIC / "page.css",
     )
     print(f"The page is at {address} (Ctrl-C ends it)", flush=True)

@@ -102,6 +102,7 @@ class Roll {
     pen.scale(ratio, ratio);
     const key = height / (this.high - this.low + 1);
     const y = (pitch) => (this.high - pitch) * key;
+    if (!this.old.length) return;
     this.paintGrid(pen, width, height, y, key, color);
     this.paintNotes(pen, this.old, y, key, color("--old"), this.cut);
     this.paintNotes(pen, this.fresh, y, key, color("--new"), Infinity);
