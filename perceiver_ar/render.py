@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from io import BytesIO
+from math import ceil
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -55,7 +56,7 @@ def render(midi: bytes, *, timeout: float | None = None) -> np.ndarray:
         raise RenderError(str(error)) from None
     if file.seconds > MAX_SECONDS:
         raise RenderError(
-            f"The music lasts {file.seconds / 60:.0f} minutes, and at most {MAX_SECONDS // 60} can be made audible; "
+            f"The music lasts {ceil(file.seconds / 60)} minutes, and at most {MAX_SECONDS // 60} can be made audible; "
             "choose a shorter file."
         )
     total = file.seconds + TAIL

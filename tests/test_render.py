@@ -160,7 +160,7 @@ def test_wav_file(tmp_path: Path) -> None:
 
 def test_too_long_is_refused() -> None:
     data = song((0, on(60)), (MAX_SECONDS * SECOND + 480, off(60)))
-    with pytest.raises(RenderError, match="lasts 30 minutes"):
+    with pytest.raises(RenderError, match="lasts 31 minutes"):
         render(data)
 
 
