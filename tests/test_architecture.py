@@ -24,9 +24,9 @@ LAYERS = (
     {"sampling"},
     {"codecs", "soundstream"},
     {"generate"},
-    {"registry", "report"},
+    {"registry"},
     {"checkpoint"},
-    {"continuation", "render", "soundbank"},
+    {"continuation", "render", "soundbank", "report"},
     {"cli", "__main__"},
 )
 """Modules of `perceiver_ar`; one imports those of its own line and of the lines above."""
