@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="(default: GRADIO_SERVER_PORT, or the first free from 7860)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="perceiver-ar-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these when it is imported: nothing is reported, and all files go where they are removed.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -36,4 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a model that is at work aborts loudly when the interpreter goes away beneath it

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.components import Component
 
 from app.service import Piece, Run, Service, Session, shipped
 from perceiver_ar.continuation import Request
@@ -25,7 +26,7 @@ class Parts(NamedTuple):
     shipped: gr.Dropdown
     start: gr.Slider
     heard: gr.HTML
-    settings: list[gr.components.Component]
+    settings: list[Component]
     """Length, takes, temperature, top-p, seed."""
     lock: gr.Checkbox
     go: gr.Button

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gradio as gr
+from gradio.themes import Base
 
 from app.midi_tab import midi_tab
 from app.service import Service
@@ -31,24 +32,27 @@ def page(service: Service) -> gr.Blocks:
 def serve(service: Service, *, port: int | None = None, browser: bool = True) -> None:
     """Serve the page on this machine alone, until it is interrupted; OSError if the port is in use."""
     blocks = page(service)
-    _, address, _ = blocks.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        inbrowser=browser,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        ssr_mode=False,
-        max_file_size=LARGEST_UPLOAD,
-        footer_links=["api"],
-        run_history=False,
-        # Fonts of the machine: nothing is fetched.
-        theme=gr.themes.Base(
-            primary_hue="orange",
-            font=["system-ui", "sans-serif"],
-            font_mono=["ui-monospace", "monospace"],
-        ),
-        css_paths=STATIC / "page.css",
-    )
+    try:
+        _, address, _ = blocks.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            inbrowser=browser,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            max_file_size=LARGEST_UPLOAD,
+            footer_links=["api"],
+            run_history=False,
+            # Fonts of the machine: nothing is fetched.
+            theme=Base(
+                primary_hue="orange",
+                font=["system-ui", "sans-serif"],
+                font_mono=["ui-monospace", "monospace"],
+            ),
+            css_paths=STATIC / "page.css",
+        )
+    except OSError as error:
+        raise OSError("The port is in use; choose another with --port.") from error
     print(f"The page is at {address} (Ctrl-C ends it)", flush=True)
     blocks.block_thread()
