@@ -70,12 +70,6 @@ class ModelConfig:
             )
         if self.latents > self.context:
             raise ValueError(f"latents ({self.latents}) must not exceed the context ({self.context})")
-        if min(self.position_shape) < 1:
-            raise ValueError(f"position_shape must hold lengths of at least 1, not {self.position_shape}")
-        if self.position == "learned" and prod(self.position_shape) < self.context:
-            raise ValueError(
-                f"position_shape {self.position_shape} has fewer places than the context ({self.context})"
-            )
         if not 0 <= self.rotary_fraction <= 1:
             raise ValueError(f"rotary_fraction must be in [0, 1], not {self.rotary_fraction}")
         if self.longest_wavelength is not None and self.longest_wavelength < 8:
@@ -85,6 +79,16 @@ class ModelConfig:
         for name, kind in (("position", Position), ("dtype", DType)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}")
+        self._check_shape()
+
+    def _check_shape(self) -> None:
+        """Every axis has a place, and learned tables have one for every token of the context."""
+        if min(self.position_shape) < 1:
+            raise ValueError(f"position_shape must hold lengths of at least 1, not {self.position_shape}")
+        if self.position == "learned" and prod(self.position_shape) < self.context:
+            raise ValueError(
+                f"position_shape {self.position_shape} has fewer places than the context ({self.context})"
+            )
 
     @property
     def axes(self) -> int:

@@ -15,13 +15,13 @@ VOCAB = 24
 
 
 def small_config(**changes: Any) -> ModelConfig:
-    """Three layers of width 32, heads of 8 channels, 8 latents in a context of 32."""
+    """Two layers of width 32, heads of 8 channels, 8 latents in a context of 32."""
     shape: dict[str, Any] = {
         "vocab_size": VOCAB,
         "context": 32,
         "latents": 8,
         "width": 32,
-        "layers": 3,
+        "layers": 2,
         "heads": 4,
         "cross_heads": 2,
         "widening": 2,
@@ -52,9 +52,15 @@ def places(count: int, shape: tuple[int, ...], start: int = 0) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="latents")
-def uncached(model: PerceiverAR, tokens: jax.Array, positions: jax.Array, latents: int) -> jax.Array:
+def uncached(
+    model: PerceiverAR,
+    tokens: jax.Array,
+    positions: jax.Array,
+    latents: int,
+    key: jax.Array | None = None,
+) -> jax.Array:
     """Logits of one plain call."""
-    return model(tokens, positions, latents)[0]
+    return model(tokens, positions, latents, key=key)[0]
 
 
 def logits_of(model: PerceiverAR, tokens: np.ndarray, latents: int) -> np.ndarray:

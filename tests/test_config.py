@@ -66,7 +66,7 @@ def test_an_unknown_field_is_refused_by_name() -> None:
 def test_a_missing_field_is_refused_by_name() -> None:
     values = small_config().to_dict()
     del values["width"]
-    with pytest.raises(ValueError, match="incomplete model config: .*width"):
+    with pytest.raises(ValueError, match=r"incomplete model config: .*width"):
         ModelConfig.from_dict(values)
 
 

@@ -68,7 +68,9 @@ def test_wavelengths_run_from_two_pi_to_the_longest() -> None:
 
 def test_the_longest_wavelength_sets_the_slowest_rotation() -> None:
     config = small_config(longest_wavelength=80.0)
-    cos, sin = rotation(config, 2, at([20]))
+    turn = rotation(config, 2, at([20]))
+    assert turn is not None
+    cos, sin = turn
     np.testing.assert_allclose((cos[0, 0, -1], sin[0, 0, -1]), (0, 1), atol=1e-5)
 
 

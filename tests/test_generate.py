@@ -1,0 +1,240 @@
+"""Generated logits equal those of one uncached forward, whatever the cache did in between."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import VOCAB, ToyCodec, places, small_config, small_model, uncached
+
+from perceiver_ar import generate as generation
+from perceiver_ar.config import FIRST_DATA, PAD, SOS, ModelConfig
+from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
+from perceiver_ar.model import PerceiverAR
+from perceiver_ar.sampling import Sampling
+
+CODEC = ToyCodec()
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short paddings, and a ring that has to grow before it holds the context."""
+    monkeypatch.setattr(generation, "SMALLEST", 4)
+    monkeypatch.setattr(generation, "RING", 12)
+
+
+def primer(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, count]).integers(FIRST_DATA, VOCAB, count).astype(np.int32)
+
+
+def collect(chunks: Iterator[Chunk], count: int) -> Chunk:
+    """The next `count` tokens or a few more, as one chunk."""
+    got: list[Chunk] = []
+    while sum(part.tokens.shape[1] for part in got) < count:
+        got.append(next(chunks))
+    tokens, logits = zip(*got, strict=True)
+    return Chunk(np.concatenate(tokens, 1), np.concatenate(logits, 1))
+
+
+def fills(config: ModelConfig, size: int) -> Iterator[tuple[int, int, int, int]]:
+    """Where each fill leaves things: (tokens before it, room, first latent, first token seen), padding counted.
+
+    `size` is the length of the padded primers. A fill recomputes half of the latents; with absolute positions one
+    past the context starts the window again on the last `primer_limit` tokens.
+    """
+    half = config.latents // 2
+    length, latents, begin = size, min(size, half), 0
+    while True:
+        room = config.latents - latents
+        yield length, room, length - latents, begin
+        length, latents = length + room, half
+        begin = max(begin, length + config.latents - half - config.context)
+        if config.position != "rotary" and begin > 0:
+            begin = length - min(length, primer_limit(config))
+
+
+def check_exact(model: PerceiverAR, primers: list[np.ndarray], takes: int, count: int) -> None:
+    """Compare the logits of `count` tokens with uncached forwards of the same tokens, one for each fill."""
+    config = model.config
+    got = collect(generate(model, ToyCodec(config.position_shape), primers, takes=takes, chunk=5), count)
+    used = [part[-primer_limit(config) :] for part in primers]
+    size = bucket(max(map(len, used)), min(4, refilled(config)), primer_limit(config))
+    rows = [part for part in used for _ in range(takes)]
+    assert got.tokens.shape == got.logits.shape[:2] == (len(rows), got.tokens.shape[1])
+    for row, (before, new, logits) in enumerate(zip(rows, got.tokens, got.logits, strict=True)):
+        shift, whole = size - len(before), np.concatenate([before, new])
+        for length, room, boundary, begin in fills(config, size):
+            done, end = length - size, length + room - 1
+            if done + room > len(new):
+                break
+            first = max(begin - shift, 0)
+            seen, latents = whole[first : end - shift], end - max(boundary, shift)
+            wanted = forward(model, seen, latents, first if config.position == "rotary" else 0)
+            np.testing.assert_allclose(
+                logits[done : done + room], wanted[-room:], atol=1e-4, err_msg=f"row {row}, from token {done}"
+            )
+
+
+def forward(model: PerceiverAR, seen: np.ndarray, latents: int, start: int) -> np.ndarray:
+    """Uncached logits of the last `latents` of the tokens `seen`, at positions from `start` on.
+
+    Padding on the left, which test_model.py shows to change nothing, spares compiling every length.
+    """
+    pads = model.config.context - len(seen)
+    tokens = np.pad(seen, (pads, 0), constant_values=PAD)
+    positions = np.pad(places(len(seen), model.config.position_shape, start), ((pads, 0), (0, 0)))
+    return np.asarray(uncached(model, tokens[None], positions[None], latents))[0]
+
+
+EXACT = [
+    pytest.param({}, [1], 1, 44, id="from one token past the window"),
+    pytest.param({}, [1, 5, 17], 2, 40, id="unequal primers, two takes each, past the prefix"),
+    pytest.param({}, [60, 3], 1, 24, id="a primer longer than the context"),
+    pytest.param({"position_shape": (16, 8)}, [9], 2, 24, id="rotary, two axes"),
+    pytest.param({"latents": 7}, [9], 1, 28, id="odd latents"),
+    pytest.param({"latents": 2}, [2], 1, 12, id="two latents"),
+    pytest.param({"latents": 3}, [3, 8], 1, 12, id="three latents"),
+    pytest.param({"latents": 24}, [3], 2, 48, id="more room than the first ring has slots"),
+    pytest.param({"context": 8}, [20], 1, 20, id="no prefix"),
+    pytest.param({"position": "sinusoidal"}, [1, 17], 2, 40, id="sinusoidal past the context"),
+    pytest.param(
+        {"position": "sinusoidal", "position_shape": (16, 8)}, [5], 1, 12, id="sinusoidal, two axes"
+    ),
+    pytest.param({"position": "learned"}, [5], 1, 12, id="learned"),
+    pytest.param({"position": "learned", "position_shape": (16, 8)}, [9], 2, 32, id="learned, two axes"),
+    pytest.param({"position": "learned", "context": 8}, [20], 1, 16, id="learned, no prefix"),
+]
+
+
+@pytest.mark.parametrize(("changes", "lengths", "takes", "count"), EXACT)
+def test_logits_equal_an_uncached_forward(changes: dict, lengths: list[int], takes: int, count: int) -> None:
+    model = small_model(small_config(layers=3, **changes))
+    check_exact(model, [primer(length) for length in lengths], takes, count)
+
+
+@pytest.fixture(scope="module")
+def model() -> PerceiverAR:
+    return small_model(small_config())
+
+
+def run(model: PerceiverAR, primers: list[np.ndarray], count: int = 12, **options: Any) -> Chunk:
+    """`count` new tokens of each row."""
+    got = collect(generate(model, options.pop("codec", CODEC), primers, **options), count)
+    return Chunk(got.tokens[:, :count], got.logits[:, :count])
+
+
+def test_chunk_size_changes_nothing(model: PerceiverAR) -> None:
+    one, many = (run(model, [primer(9)], takes=2, chunk=chunk) for chunk in (1, 32))
+    np.testing.assert_array_equal(one.tokens, many.tokens)
+    np.testing.assert_allclose(one.logits, many.logits, atol=1e-5)
+
+
+def test_a_chunk_ends_where_the_latents_are_full(model: PerceiverAR) -> None:
+    sizes = [part.tokens.shape[1] for part in islice(generate(model, CODEC, [primer(9)], chunk=3), 4)]
+    assert sizes == [3, 1, 3, 1]
+
+
+def test_the_seed_alone_decides(model: PerceiverAR) -> None:
+    first = run(model, [primer(9)], takes=2, seed=5)
+    np.testing.assert_array_equal(first.tokens, run(model, [primer(9)], takes=2, seed=5).tokens)
+    assert (first.tokens != run(model, [primer(9)], takes=2, seed=6).tokens).any()
+    assert (first.tokens[0] != first.tokens[1]).any()
+
+
+def test_takes_equal_separate_primers_and_fewer_takes(model: PerceiverAR) -> None:
+    """Rows of the same number have the same keys: two takes are two primers, and one take is the first."""
+    takes = run(model, [primer(9)], takes=2)
+    copies, alone = run(model, [primer(9)] * 2), run(model, [primer(9)])
+    np.testing.assert_array_equal(takes.tokens, copies.tokens)
+    np.testing.assert_allclose(takes.logits, copies.logits, atol=1e-5)
+    np.testing.assert_array_equal(takes.tokens[:1], alone.tokens)
+
+
+def test_takes_share_one_prefill(model: PerceiverAR, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[int, int]] = []
+    prefill = generation._prefill
+
+    def counted(model: PerceiverAR, tokens: np.ndarray, *rest: Any) -> Any:
+        logits, cache = prefill(model, tokens, *rest)
+        rows.append((len(tokens), cache.prefix.keys.shape[0] // model.config.cross_heads))
+        return logits, cache
+
+    monkeypatch.setattr(generation, "_prefill", counted)
+    assert run(model, [primer(9), primer(5)], 16, takes=3).tokens.shape == (6, 16)
+    assert rows == [(2, 2)]
+
+
+def test_a_longer_primer_is_heard_from_its_end(model: PerceiverAR) -> None:
+    long, limit = primer(60), primer_limit(model.config)
+    heard = run(model, [long], sampling=Sampling(temperature=0.0))
+    np.testing.assert_array_equal(
+        heard.logits, run(model, [long[-limit:]], sampling=Sampling(temperature=0.0)).logits
+    )
+
+
+def test_greedy_tokens_are_the_likeliest_legal_ones(model: PerceiverAR) -> None:
+    got = run(model, [primer(9)], sampling=Sampling(temperature=0.0))
+    best = np.where(CODEC.legal, got.logits, -np.inf).argmax(axis=-1)
+    np.testing.assert_array_equal(got.tokens, best)
+
+
+def test_legal_tokens_follow_their_period(model: PerceiverAR) -> None:
+    """Period 3; specials take no step, so that the phase counts data tokens, cut primers included."""
+    data = np.arange(VOCAB) >= FIRST_DATA
+    table = np.stack([data & (np.arange(VOCAB) % 3 == phase) for phase in range(3)])
+    primers = [np.concatenate([[SOS], primer(4)]).astype(np.int32), primer(60)]
+    got = run(model, primers, 16, codec=ToyCodec(legal=table), takes=2, sampling=Sampling(temperature=5.0))
+    for row, start in zip(got.tokens, [4, 4, 60, 60], strict=True):
+        assert (row % 3).tolist() == [(start + step) % 3 for step in range(16)]
+
+
+def test_closing_the_generator_stops_it(model: PerceiverAR, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    steps = generation._steps
+    monkeypatch.setattr(generation, "_steps", lambda *given: calls.append(1) or steps(*given))
+    chunks = generate(model, CODEC, [primer(9)])
+    next(chunks)
+    chunks.close()
+    assert list(chunks) == []
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("primers", "options", "message"),
+    [
+        ([], {}, "at least one primer"),
+        ([primer(3)], {"takes": 0}, "at least one primer, one take"),
+        ([primer(3)], {"chunk": 0}, "one token a chunk"),
+        ([primer(3), primer(0)], {}, "at least one token"),
+        ([np.array([3, VOCAB])], {}, "between 0 and 23"),
+        ([np.array([3, -1])], {}, "between 0 and 23"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(
+    model: PerceiverAR, primers: list[np.ndarray], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        next(generate(model, CODEC, primers, **options))
+
+
+def test_a_model_with_one_latent_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs two or more"):
+        next(generate(small_model(small_config(latents=1)), CODEC, [primer(3)]))
+
+
+def test_buckets_grow_by_halves_of_a_doubling() -> None:
+    assert [bucket(count, 64, 4096) for count in (1, 64, 65, 97, 129, 193, 5000)] == [
+        64,
+        64,
+        96,
+        128,
+        192,
+        256,
+        4096,
+    ]
+    for smallest in range(1, 9):
+        sizes = [bucket(count, smallest, 50) for count in range(1, 51)]
+        assert sizes == sorted(sizes)
+        assert all(size >= count for count, size in enumerate(sizes, 1))
+        assert len(set(sizes)) <= 14
