@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="(default: GRADIO_SERVER_PORT, or the first free from 7860)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="perceiver-ar-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these when it is imported: nothing is reported, and all files go where they are removed.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
