@@ -5,10 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -21,12 +21,12 @@ from perceiver_ar.codecs.midi import read_midi
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import ModelConfig
 from perceiver_ar.model import PerceiverAR, from_params, to_params
-from perceiver_ar.registry import asset
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).parents[1]
 ORIGINAL = SCALE[SCALE.index(b"MTrk") :]
-MINUTE = 60_000
+PATIENCE = 180_000
+"""Milliseconds: for machines that have other things to do."""
 PIXELS = """name => {
   const canvas = document.querySelector("#roll canvas"), pen = document.createElement("canvas").getContext("2d");
   pen.fillStyle = getComputedStyle(canvas).getPropertyValue(name);
@@ -82,14 +82,11 @@ def serve(model: Path | str, folder: Path) -> Iterator[str]:
 
 
 def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 120
     while True:
-        assert process.poll() is None and time.monotonic() < until, log.read_text(encoding="utf-8")
-        try:
-            urllib.request.urlopen(address).close()
-            return
-        except OSError:
-            time.sleep(0.2)
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        with suppress(OSError):
+            return urllib.request.urlopen(address).close()
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +115,10 @@ class Page:
     def drawn(self, pattern: str) -> None:
         """Wait until the roll says that it shows this."""
         script = "pattern => new RegExp(pattern).test(document.querySelector('#roll canvas').ariaLabel)"
-        self.tab.wait_for_function(script, arg=pattern, timeout=MINUTE)
+        self.tab.wait_for_function(script, arg=pattern, timeout=PATIENCE)
 
     def says(self, selector: str, words: str) -> None:
-        self.tab.locator(selector).filter(has_text=words).first.wait_for(timeout=MINUTE)
+        self.tab.locator(selector).filter(has_text=words).first.wait_for(timeout=PATIENCE)
 
     def ask(self, **numbers: float) -> None:
         for name, number in numbers.items():
@@ -130,7 +127,7 @@ class Page:
 
     def download(self, name: str, folder: Path) -> Path:
         with self.tab.expect_download() as started:
-            self.tab.click(f"#roll a.{name}", timeout=MINUTE)
+            self.tab.click(f"#roll a.{name}", timeout=PATIENCE)
         path = folder / started.value.suggested_filename
         started.value.save_as(path)
         return path
@@ -182,7 +179,7 @@ def test_upload_watch_stop_finish_play_and_download(page: Page, scale: Path, tmp
     sound = page.download("wav", tmp_path)
     assert sound.name == "größer 音-continued.wav" and sound.read_bytes()[:4] == b"RIFF"
     page.tab.click("#roll .play")
-    page.tab.wait_for_function("document.querySelector('#roll audio').currentTime > 1.5", timeout=MINUTE)
+    page.tab.wait_for_function("document.querySelector('#roll audio').currentTime > 1.5", timeout=PATIENCE)
     assert page.tab.is_visible("#roll .line"), "a line moves over the roll"
     page.tab.click("#roll .play")
     assert page.tab.evaluate("document.querySelector('#roll audio').paused")
@@ -245,9 +242,9 @@ def test_a_shipped_piece_can_be_played_before_the_run(page: Page) -> None:
     assert options.count() >= 4
     options.nth(1).click()
     page.drawn("[1-9][0-9]* notes of the original")
-    page.tab.locator("#roll .play:enabled").wait_for(timeout=MINUTE)
+    page.tab.locator("#roll .play:enabled").wait_for(timeout=PATIENCE)
     page.tab.click("#roll .play")
-    page.tab.wait_for_function("document.querySelector('#roll audio').currentTime > 0.5", timeout=MINUTE)
+    page.tab.wait_for_function("document.querySelector('#roll audio').currentTime > 0.5", timeout=PATIENCE)
 
 
 def test_one_run_at_a_time_and_stopping_one_leaves_the_other(
@@ -265,7 +262,7 @@ def test_one_run_at_a_time_and_stopping_one_leaves_the_other(
     other.tab.click("#stop")
     before = page.tab.inner_text("#status")
     page.tab.wait_for_function(
-        "before => document.querySelector('#status').innerText !== before", arg=before, timeout=MINUTE
+        "before => document.querySelector('#status').innerText !== before", arg=before, timeout=PATIENCE
     )
     assert "Stopped" not in page.tab.inner_text("#status")
     page.tab.click("#stop")
@@ -275,10 +272,10 @@ def test_one_run_at_a_time_and_stopping_one_leaves_the_other(
     other.context.close()
 
 
-def test_over_http(address: str, scale: Path) -> None:
+def test_over_http(address: str, scale: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
 
-    client = Client(address, verbose=False, download_files=tempfile.mkdtemp())
+    client = Client(address, verbose=False, download_files=tmp_path / "downloads")
     picture, heard, *_ = client.predict(handle_file(str(scale)), api_name="/open")
     assert "73 tokens" in heard and picture["name"].endswith(".MID")
     picture, status = client.predict(5, 2, 1.0, 0.98, 7, api_name="/continue")
@@ -291,10 +288,6 @@ def test_over_http(address: str, scale: Path) -> None:
 
 
 def test_the_shipped_model_continues_a_performance(browser, tmp_path: Path) -> None:
-    try:
-        asset("piano")
-    except FileNotFoundError:
-        pytest.skip("the model is not part of this checkout")
     source = tmp_path / "melody.mid"
     source.write_bytes(build.midi(build.track(*build.melody(range(50, 80)))))
     for address in serve("piano", tmp_path):
