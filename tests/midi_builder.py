@@ -111,3 +111,33 @@ def performances(archive: str, count: int) -> list[tuple[str, bytes]]:
         infos = [info for info in files.infolist() if info.filename.lower().endswith((".mid", ".midi"))]
         infos = sorted(infos, key=lambda info: info.file_size)[: len(infos) // 2]
         return [(info.filename, files.read(info)) for info in infos[:: max(1, len(infos) // count)]]
+
+
+def piece(*, form: int = 1, notes: int = 24) -> bytes:
+    """A scale in eighths at 120 a minute, with words beside it."""
+    messages = [(0, meta(1, b"words")), (0, tempo(120))]
+    for number in range(notes):
+        pitch = 60 + number % 12
+        messages += [(0, on(pitch)), (240, off(pitch))]
+    return midi(track(*messages), form=form)
+
+
+SCALE = piece()
+HOURS = midi(track((0, tempo(20)), *[(9_000_000, on(60)), (480, off(60))]), division=24)
+BAD = {
+    "empty": (b"", "empty"),
+    "truncated": (SCALE[: len(SCALE) // 2], ""),
+    "random": (bytes(range(7, 256)) * 40, "not a MIDI"),
+    "no notes": (midi(track((0, tempo(100)))), "no notes"),
+    "drums": (midi(track((0, on(36, channel=9)), (9, off(36, channel=9)))), "drums"),
+    "hours": (HOURS, "hours"),
+    "ticks": (midi(track((0, on(60)), (2**28 - 1, off(60)))), "ticks"),
+    "type 2": (piece(form=2), "type 2"),
+}
+GOOD = {
+    "type 0": piece(form=0),
+    "type 1": piece(form=1),
+    "running status": midi(track((0, on(60)), (240, b"\x3c\x00"), (0, b"\x3e\x50"), (240, b"\x3e\x00"))),
+    "overlapping": midi(track((0, on(60)), (240, on(60)), (240, off(60)), (240, off(60)))),
+    "silence": midi(track((0, on(60)), (480, off(60)), (2_000_000, on(64)), (480, off(64)))),
+}

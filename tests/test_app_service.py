@@ -8,7 +8,7 @@ from pathlib import Path
 
 import midi_builder as build
 import pytest
-from test_cli import BAD, GOOD, SCALE
+from midi_builder import BAD, GOOD, SCALE
 
 from app.model import Model, NotPossible
 from app.service import Run, Service, Session, shipped

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import midi_builder as build
 import pytest
+from midi_builder import BAD, GOOD, SCALE
 
 from perceiver_ar import cli
 from perceiver_ar.codecs.midi import read_midi
@@ -27,19 +28,10 @@ KEYS = [
 ]
 
 
-def piece(*, form: int = 1, notes: int = 24) -> bytes:
-    """A scale in eighths at 120 a minute, with words beside it."""
-    messages = [(0, build.meta(1, b"words")), (0, build.tempo(120))]
-    for number in range(notes):
-        pitch = 60 + number % 12
-        messages += [(0, build.on(pitch)), (240, build.off(pitch))]
-    return build.midi(build.track(*messages), form=form)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "in.mid"
-    path.write_bytes(piece())
+    path.write_bytes(SCALE)
     return path
 
 
@@ -188,35 +180,6 @@ def test_models_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["models", "--json"]) == 0
     (piano,) = json.loads(capsys.readouterr().out)
     assert piano["name"] == "piano" and piano["bytes"] > 1_000_000
-
-
-SCALE = piece()
-HOURS = build.midi(
-    build.track((0, build.tempo(20)), *[(9_000_000, build.on(60)), (480, build.off(60))]), division=24
-)
-BAD = {
-    "empty": (b"", "empty"),
-    "truncated": (SCALE[: len(SCALE) // 2], ""),
-    "random": (bytes(range(7, 256)) * 40, "not a MIDI"),
-    "no notes": (build.midi(build.track((0, build.tempo(100)))), "no notes"),
-    "drums": (build.midi(build.track((0, build.on(36, channel=9)), (9, build.off(36, channel=9)))), "drums"),
-    "hours": (HOURS, "hours"),
-    "ticks": (build.midi(build.track((0, build.on(60)), (2**28 - 1, build.off(60)))), "ticks"),
-    "type 2": (piece(form=2), "type 2"),
-}
-GOOD = {
-    "type 0": piece(form=0),
-    "type 1": piece(form=1),
-    "running status": build.midi(
-        build.track((0, build.on(60)), (240, b"\x3c\x00"), (0, b"\x3e\x50"), (240, b"\x3e\x00"))
-    ),
-    "overlapping": build.midi(
-        build.track((0, build.on(60)), (240, build.on(60)), (240, build.off(60)), (240, build.off(60)))
-    ),
-    "silence": build.midi(
-        build.track((0, build.on(60)), (480, build.off(60)), (2_000_000, build.on(64)), (480, build.off(64)))
-    ),
-}
 
 
 @pytest.mark.parametrize("name", GOOD)

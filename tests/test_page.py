@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import midi_builder as build
 import pytest
-from test_cli import BAD, SCALE
+from midi_builder import BAD, SCALE
 
 from perceiver_ar.checkpoint import save
 from perceiver_ar.codecs.midi import read_midi
