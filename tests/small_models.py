@@ -1,7 +1,7 @@
 """Small random models and a toy codec, for tests of the model's core."""
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ def small_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**shape | changes)
 
 
+@cache
 def small_model(config: ModelConfig, seed: int = 0) -> PerceiverAR:
     """A model whose norms and embeddings are far from their first values, so that each of them matters."""
 

@@ -18,10 +18,9 @@ CODEC = ToyCodec()
 
 
 @pytest.fixture(autouse=True)
-def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short paddings, and a ring that has to grow before it holds the context."""
+def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Primers are padded to a few short lengths."""
     monkeypatch.setattr(generation, "SMALLEST", 4)
-    monkeypatch.setattr(generation, "RING", 12)
 
 
 def primer(count: int, seed: int = 0) -> np.ndarray:
@@ -88,14 +87,12 @@ def forward(model: PerceiverAR, seen: np.ndarray, latents: int, start: int) -> n
 
 
 EXACT = [
-    pytest.param({}, [1], 1, 44, id="from one token past the window"),
-    pytest.param({}, [1, 5, 17], 2, 40, id="unequal primers, two takes each, past the prefix"),
+    pytest.param({}, [1, 5, 9], 2, 36, id="unequal primers, two takes each, past the prefix"),
     pytest.param({}, [60, 3], 1, 24, id="a primer longer than the context"),
     pytest.param({"position_shape": (16, 8)}, [9], 2, 24, id="rotary, two axes"),
     pytest.param({"latents": 7}, [9], 1, 28, id="odd latents"),
     pytest.param({"latents": 2}, [2], 1, 12, id="two latents"),
     pytest.param({"latents": 3}, [3, 8], 1, 12, id="three latents"),
-    pytest.param({"latents": 24}, [3], 2, 48, id="more room than the first ring has slots"),
     pytest.param({"context": 8}, [20], 1, 20, id="no prefix"),
     pytest.param({"position": "sinusoidal"}, [1, 17], 2, 40, id="sinusoidal past the context"),
     pytest.param(
@@ -111,6 +108,20 @@ EXACT = [
 def test_logits_equal_an_uncached_forward(changes: dict, lengths: list[int], takes: int, count: int) -> None:
     model = small_model(small_config(layers=3, **changes))
     check_exact(model, [primer(length) for length in lengths], takes, count)
+
+
+@pytest.mark.parametrize(
+    ("ring", "changes", "count"),
+    [
+        pytest.param(4, {}, 44, id="a ring that doubles up to the context, and wraps"),
+        pytest.param(4, {"latents": 24}, 48, id="more room than the first ring has slots"),
+    ],
+)
+def test_logits_survive_the_rings_growth(
+    ring: int, changes: dict, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "RING", ring)
+    check_exact(small_model(small_config(layers=3, **changes)), [primer(1)], 1, count)
 
 
 @pytest.fixture(scope="module")
