@@ -176,10 +176,6 @@ def _continuing(service: Service, parts: Parts) -> None:
             for text, part in session.carry_out(prepared):
                 yield _drawn(session), _bar(text, part)
 
-    def stop(request: gr.Request) -> None:
-        """Stop the run; what was made is kept."""
-        service.session(request.session_hash or "").stop()
-
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     begun = parts.go.click(
         begin,
@@ -201,7 +197,17 @@ def _continuing(service: Service, parts: Parts) -> None:
     done.then(lambda: idle, None, buttons, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
     _with_sound(service, done, parts.roll)
-    parts.stop.click(stop, None, None, api_name="stop", queue=False, show_progress="hidden")
+    _stopping(service, parts.stop)
+
+
+def _stopping(service: Service, button: gr.Button) -> None:
+    """The event that ends a run."""
+
+    def stop(request: gr.Request) -> None:
+        """Stop the run; what was made is kept."""
+        service.session(request.session_hash or "").stop()
+
+    button.click(stop, None, None, api_name="stop", queue=False, show_progress="hidden")
 
 
 def _with_sound(service: Service, event: Any, roll: gr.HTML) -> None:
