@@ -167,29 +167,32 @@ def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, N
     """int16 (frames, 2) of each MIDI file. The process ends with this iterator, whatever ends that."""
     deadline = None if timeout is None else monotonic() + timeout
     context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, soundfont(), pieces), daemon=True)
+    pipe, its_end = context.Pipe()
+    # The piano goes through the pipe: a process whose arguments break off, as its parent ends, prints a trace.
+    process = context.Process(target=_work, args=(its_end,), daemon=True)
     process.start()
-    sender.close()
+    its_end.close()
     try:
+        pipe.send((soundfont(), pieces))
         for _ in pieces:
-            if not receiver.poll(None if deadline is None else max(0.0, deadline - monotonic())):
+            if not pipe.poll(None if deadline is None else max(0.0, deadline - monotonic())):
                 raise RenderError(f"The sound was not ready after {timeout:g} s; try a shorter file.")
-            with wave.open(BytesIO(receiver.recv_bytes())) as file:
+            with wave.open(BytesIO(pipe.recv_bytes())) as file:
                 yield np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
     except (EOFError, ConnectionError):
         raise RenderError("The synthesizer stopped early; close other programs and try again.") from None
     finally:
         process.kill()
         process.join()
-        receiver.close()
+        pipe.close()
 
 
-def _work(sender: Connection, piano: bytes, pieces: list[bytes]) -> None:
-    """Play the pieces one by one. A parent that is gone breaks the pipe, and that ends the process."""
+def _work(pipe: Connection) -> None:
+    """Play pieces one by one. A parent that is gone breaks the pipe, and that ends the process."""
     from midirenderer import render_wave_from
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    with suppress(OSError):
+    with suppress(OSError, EOFError):
+        piano, pieces = pipe.recv()
         for piece in pieces:
-            sender.send_bytes(render_wave_from(piano, piece))
+            pipe.send_bytes(render_wave_from(piano, piece))
