@@ -14,8 +14,9 @@ PRESET = TrainConfig(
         cross_heads=4,
         cross_attend_dropout=0.1,
     ),
-    stages=(Stage(0.7, 1024, 4), Stage(0.9, 4096, 4), Stage(1.0, 16_384, 2)),
+    stages=(Stage(0.5, 1024, 8), Stage(0.7, 4096, 4), Stage(1.0, 16_384, 2)),
     steps=12_000,
-    optim=OptimConfig(name="muon", rate=3e-3, muon_rate=0.02, warmup=100, decay=2_000, b2=0.99),
+    optim=OptimConfig(name="muon", rate=1e-3, muon_rate=0.006, warmup=100, decay=2_400, b2=0.99),
 )
-"""Ours: a model for one CPU core, short contexts first. The paper's MAESTRO model has 12 layers of width 512."""
+"""Ours: a model for one CPU core, short contexts first, and the long ones while the rate is still high, since a model has
+to learn to spread its attention over them. The paper's MAESTRO model has 12 layers of width 512."""
