@@ -35,7 +35,7 @@ class Request:
     """Length of each take."""
     takes: int = 1
     temperature: float = 1.0
-    top_p: float = 0.95
+    top_p: float = 0.98
     seed: int = 0
 
     def __post_init__(self) -> None:
