@@ -9,19 +9,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from perceiver_ar.cache import EMPTY, Entries
+from perceiver_ar.products import by_rows, matmul
 
-QUERY_BLOCK = 128
+BLOCK = 128
 """Queries a block: keys later than the block's last query are skipped, not masked."""
 SCORES = 1 << 24
-"""Most scores held at once; a block of keys is made as short as this asks (64 MiB in float32)."""
+"""Most scores a block holds; a block of keys is made as short as this asks (64 MiB in float32)."""
 KEPT = 4 * SCORES
-"""Most scores that all blocks of queries may hold side by side and keep for the backward pass; where there are more,
-the blocks run one after the other and the backward pass computes their scores again."""
-MASKED = np.float32(-1e30)
+"""Most scores that all blocks of queries may hold side by side; where there are more, the blocks run in turn."""
+MASKED = -1e30
 """Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
 
@@ -66,45 +65,154 @@ def attend(
         aligned: the queries are the last ones of the only store, so that later keys need not be computed.
 
     Returns:
-        The averages, in the queries' dtype; a query that sees nothing gets finite values of no meaning.
+        The averages in float32; a query that sees nothing gets finite values of no meaning.
     """
-    count = queries.shape[1]
-    if not aligned:
-        return _attend_block(queries, stores, index, start)
-    (store,) = stores
-    slots = store.keys.shape[-1]
-    if queries.shape[0] * count * slots > KEPT and count > QUERY_BLOCK:
-        return _attend_in_turn(queries, store, index, start)
-    blocks = []
-    for first in range(0, count, QUERY_BLOCK):
-        last = min(first + QUERY_BLOCK, count)
-        seen = slots - count + last
-        part = Entries(store.keys[:, :, :seen], store.values[:, :seen], store.index[:, :seen])
-        blocks.append(_attend_block(queries[:, first:last], [part], index[first:last], start))
-    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+    if aligned:
+        (store,) = stores
+        return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
+    return _attend_block(queries, stores, index, start)[0]
 
 
-def _attend_in_turn(queries: Array, store: Entries, index: Array, start: Array | int) -> Array:
+@jax.custom_vjp
+def _aligned(
+    queries: Array, keys: Array, values: Array, slots: Array, index: Array, start: Array
+) -> Float[Array, "rows queries dim"]:
+    """Attention of a store's last tokens to the store, with a backward pass that keeps no scores."""
+    return _aligned_forward(queries, keys, values, slots, index, start)[0]
+
+
+def _aligned_forward(
+    queries: Array, keys: Array, values: Array, slots: Array, index: Array, start: Array
+) -> tuple[Array, tuple]:
+    store = Entries(keys, values, slots)
+    count, seen = queries.shape[1], keys.shape[-1]
+    if queries.shape[0] * count * seen > KEPT and count > BLOCK:
+        average, normaliser = _attend_in_turn(queries, store, index, start)
+    else:
+        blocks = []
+        for first in range(0, count, BLOCK):
+            last = min(first + BLOCK, count)
+            part = store.part(0, seen - count + last)
+            blocks.append(_attend_block(queries[:, first:last], [part], index[first:last], start))
+        average, normaliser = (jnp.concatenate(x, axis=1) for x in zip(*blocks, strict=True))
+    # An empty slice carries the type of the queries, which the gradient shall have.
+    kept = queries.astype(keys.dtype), queries[:0], store, index, start, average, normaliser
+    return average, kept
+
+
+def _aligned_backward(kept: tuple, gradient: Array) -> tuple:
+    """Gradients from scores computed again, a block of keys at a time (Dao et al. 2022, algorithm 4).
+
+    Scores are held transposed, (rows, slots, queries): then each of the five products reads its factors in the order
+    they lie in memory.
+    """
+    queries, like_queries, store, index, start, average, normaliser = jax.tree.map(jnp.asarray, kept)
+    rows, count, dim = queries.shape
+    prefix = store.keys.shape[-1] - count
+    block = max(SCORES // (rows * count), BLOCK)
+    sides = _Sides(
+        queries, by_rows(queries.mT), gradient, normaliser, (gradient * average).sum(-1, keepdims=True), index
+    )
+    towards_queries = jnp.zeros((rows, dim, count), jnp.float32)
+    parts = []
+    whole = prefix // block
+    if whole:
+
+        def step(total: Array, at: Array) -> tuple[Array, tuple[Array, Array]]:
+            more, keys, values = _block_gradient(store.part(at, block), sides, start)
+            return total + more, (keys, values)
+
+        towards_queries, stacked = jax.lax.scan(step, towards_queries, block * jnp.arange(whole))
+        parts.append(tuple(x.swapaxes(0, 1).reshape(rows, whole * block, dim) for x in stacked))
+    # The latents' own keys, in blocks that only the later queries see.
+    cuts = [(whole * block, 0)] if prefix % block else []
+    cuts += [(prefix + first, first) for first in range(0, count, BLOCK)]
+    ends = [at for at, _ in cuts[1:]] + [prefix + count]
+    for (at, first), end in zip(cuts, ends, strict=True):
+        more, keys, values = _block_gradient(store.part(at, end - at), sides.since(first), start)
+        towards_queries = towards_queries.at[:, :, first:].add(more)
+        parts.append((keys, values))
+    keys, values = (jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))
+    dtype = store.keys.dtype
+    return (
+        towards_queries.mT.astype(like_queries.dtype),
+        keys.mT.astype(dtype),
+        values.astype(dtype),
+        None,
+        None,
+        None,
+    )
+
+
+_aligned.defvjp(_aligned_forward, _aligned_backward)
+
+
+class _Sides(NamedTuple):
+    """What the backward pass needs of the queries: (rows, queries, dim), transposed, and one number a query."""
+
+    queries: Array
+    transposed: Array
+    gradient: Array
+    normaliser: Array
+    offset: Array
+    index: Array
+
+    def since(self, first: int) -> "_Sides":
+        """Without the queries before `first`."""
+        return _Sides(
+            self.queries[:, first:],
+            self.transposed[:, :, first:],
+            self.gradient[:, first:],
+            self.normaliser[:, first:],
+            self.offset[:, first:],
+            self.index[first:],
+        )
+
+
+def _block_gradient(store: Entries, sides: _Sides, start: Array) -> tuple[Array, Array, Array]:
+    """Gradients that pass through one block of keys: of the queries (transposed), of its keys, of its values."""
+    dtype = store.keys.dtype
+    gradient = sides.gradient.astype(dtype)
+    scores = matmul(by_rows(store.keys.mT), sides.transposed)
+    seen = visible(store.index, sides.index, start).mT
+    weights = _where(seen, jnp.exp(scores - sides.normaliser.mT), 0.0)
+    towards_weights = matmul(store.values, by_rows(gradient.mT))
+    towards_scores = (weights * (towards_weights - sides.offset.mT)).astype(dtype)
+    return (
+        matmul(store.keys, towards_scores),
+        matmul(towards_scores, sides.queries),
+        matmul(weights.astype(dtype), gradient),
+    )
+
+
+def _where(seen: Array, scores: Array, other: float) -> Array:
+    """`scores` where the example's own mask says so, for all its heads."""
+    split = scores.reshape(seen.shape[0], -1, *scores.shape[1:])
+    return jnp.where(seen[:, None], split, other).reshape(scores.shape)
+
+
+def _attend_in_turn(queries: Array, store: Entries, index: Array, start: Array | int) -> tuple[Array, Array]:
     """Blocks of queries as a loop, since a compiler may run unrolled ones at once, with all their scores."""
     rows, count, dim = queries.shape
-    more = -count % QUERY_BLOCK
-    queries = jnp.pad(queries, ((0, 0), (0, more), (0, 0))).reshape(rows, -1, QUERY_BLOCK, dim)
-    index = jnp.pad(index, (0, more)).reshape(-1, QUERY_BLOCK)
-
-    @jax.checkpoint
-    def block(part: tuple[Array, Array]) -> Array:
-        return _attend_block(part[0], [store], part[1], start)
-
-    blocks = jax.lax.map(block, (queries.swapaxes(0, 1), index))
-    return blocks.swapaxes(0, 1).reshape(rows, -1, dim)[:, :count]
+    more = -count % BLOCK
+    queries = jnp.pad(queries, ((0, 0), (0, more), (0, 0))).reshape(rows, -1, BLOCK, dim)
+    index = jnp.pad(index, (0, more)).reshape(-1, BLOCK)
+    blocks = jax.lax.map(
+        lambda part: _attend_block(part[0], [store], part[1], start), (queries.swapaxes(0, 1), index)
+    )
+    average, normaliser = (x.swapaxes(0, 1).reshape(rows, -1, x.shape[-1])[:, :count] for x in blocks)
+    return average, normaliser
 
 
-def _attend_block(queries: Array, stores: list[Entries], index: Array, start: Array | int) -> Array:
+def _attend_block(
+    queries: Array, stores: list[Entries], index: Array, start: Array | int
+) -> tuple[Array, Array]:
+    """Averages, and the logarithm of each query's normaliser, (rows, queries, 1)."""
     parts = [_over_store(queries, store, index, start) for store in stores]
     share = parts[0]
     for part in parts[1:]:
         share = share.merge(part)
-    return (share.total / share.weight).astype(queries.dtype)
+    return share.total / share.weight, share.peak + jnp.log(share.weight)
 
 
 def _over_store(queries: Array, store: Entries, index: Array, start: Array | int) -> Partial:
@@ -135,14 +243,12 @@ def _over_store(queries: Array, store: Entries, index: Array, start: Array | int
 
 
 def _share(queries: Array, store: Entries, index: Array, start: Array | int) -> Partial:
-    rows, count, _ = queries.shape
-    scores = jnp.matmul(queries, store.keys, preferred_element_type=jnp.float32)
-    seen = visible(store.index, index, start)
-    scores = scores.reshape(seen.shape[0], -1, *scores.shape[1:])
-    scores = jnp.where(seen[:, None], scores, MASKED).reshape(rows, count, -1)
-    peak = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    dtype = store.keys.dtype
+    scores = matmul(queries.astype(dtype), store.keys)
+    scores = _where(visible(store.index, index, start), scores, MASKED)
+    peak = scores.max(axis=-1, keepdims=True)
     weights = jnp.exp(scores - peak)
-    total = jnp.matmul(weights.astype(store.values.dtype), store.values, preferred_element_type=jnp.float32)
+    total = matmul(weights.astype(dtype), store.values)
     return Partial(total, weights.sum(axis=-1, keepdims=True), peak)
 
 
@@ -151,22 +257,15 @@ def _over_blocks(queries: Array, store: Entries, index: Array, start: Array | in
     slots = store.keys.shape[-1]
     whole = slots // block
 
-    def part(at: Array | int, size: int) -> Entries:
-        cut = jax.lax.dynamic_slice_in_dim
-        return Entries(
-            cut(store.keys, at, size, 2), cut(store.values, at, size, 1), cut(store.index, at, size, 1)
-        )
-
-    @jax.checkpoint
     def step(share: Partial, at: Array) -> tuple[Partial, None]:
-        return share.merge(_share(queries, part(at, block), index, start)), None
+        return share.merge(_share(queries, store.part(at, block), index, start)), None
 
     rows, count, dim = queries.shape
     none = jnp.zeros((rows, count, 1), jnp.float32)
     share = Partial(jnp.zeros((rows, count, dim), jnp.float32), none, none + MASKED)
     share, _ = jax.lax.scan(step, share, block * jnp.arange(whole))
     if slots % block:
-        share = share.merge(_share(queries, part(whole * block, slots % block), index, start))
+        share = share.merge(_share(queries, store.part(whole * block, slots % block), index, start))
     return share
 
 

@@ -36,6 +36,13 @@ class Entries(NamedTuple):
             jnp.full((examples, slots), EMPTY, jnp.int32),
         )
 
+    def part(self, at: Array | int, count: int) -> "Entries":
+        """`count` slots from `at` on."""
+        cut = jax.lax.dynamic_slice_in_dim
+        return Entries(
+            cut(self.keys, at, count, 2), cut(self.values, at, count, 1), cut(self.index, at, count, 1)
+        )
+
     def append(self, new: "Entries", at: Int[Array, ""]) -> "Entries":
         """Write `new` into the slots from `at` on, as in a ring."""
         count, slots = new.keys.shape[-1], self.keys.shape[-1]

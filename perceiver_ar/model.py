@@ -11,6 +11,7 @@ from perceiver_ar import positions as where
 from perceiver_ar.attention import attend
 from perceiver_ar.cache import EMPTY, Cache, Entries
 from perceiver_ar.config import PAD, ModelConfig
+from perceiver_ar.products import product
 
 Params = dict[str, Any]
 Key = Array
@@ -23,9 +24,9 @@ def _matrix(key: Key, inputs: int, outputs: int, gain: float = 1.0) -> nnx.Param
     return nnx.Param(jax.random.normal(key, (inputs, outputs)) * (gain * inputs**-0.5))
 
 
-def project(x: Float[Array, "... inputs"], weight: nnx.Param) -> Float[Array, "... outputs"]:
-    """`x @ weight` in the dtype of `x`, as one flat product: on a CPU its gradient is a fifth faster so."""
-    y = x.reshape(-1, x.shape[-1]) @ weight[...].astype(x.dtype)
+def project(x: Float[Array, "... inputs"], weight: nnx.Param, dtype: str) -> Float[Array, "... outputs"]:
+    """`x @ weight` as one flat product: on a CPU its gradient is a fifth faster so."""
+    y = product(x.reshape(-1, x.shape[-1]), weight[...], dtype)
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -37,10 +38,9 @@ class LayerNorm(nnx.Module):
         self.offset = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "... width"]) -> Float[Array, "... width"]:
-        wide = x.astype(jnp.float32)
-        wide = wide - wide.mean(axis=-1, keepdims=True)
-        wide = wide * jax.lax.rsqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + 1e-5)
-        return (wide * self.scale[...] + self.offset[...]).astype(x.dtype)
+        x = x - x.mean(axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + 1e-5)
+        return x * self.scale[...] + self.offset[...]
 
 
 class Attention(nnx.Module):
@@ -48,29 +48,30 @@ class Attention(nnx.Module):
 
     def __init__(self, config: ModelConfig, heads: int, key: Key) -> None:
         keys = jax.random.split(key, 3)
-        self.heads = heads
+        self.heads, self.dtype = heads, config.dtype
         self.query = _matrix(keys[0], config.width, config.width)
         self.key_value = _matrix(keys[1], config.width, 2 * config.width)
         self.out = _matrix(keys[2], config.width, config.width, (2 * config.layers + 2) ** -0.5)
 
     def queries(self, x: Float[Array, "batch seq width"], by: where.Rotation | None) -> Array:
         """Rotated and scaled queries, (batch x heads, seq, dim)."""
-        q = project(x, self.query).reshape(*x.shape[:2], self.heads, -1)
+        q = project(x, self.query, self.dtype).reshape(*x.shape[:2], self.heads, -1)
         q = where.rotate(q, by) * q.shape[-1] ** -0.5
         return q.swapaxes(1, 2).reshape(-1, x.shape[1], q.shape[-1])
 
     def entries(self, x: Float[Array, "batch seq width"], by: where.Rotation | None, index: Array) -> Entries:
         """Rotated keys and values of `x`, in the layout of the cache."""
-        kv = project(x, self.key_value).reshape(*x.shape[:2], 2, self.heads, -1)
+        kv = project(x, self.key_value, self.dtype).reshape(*x.shape[:2], 2, self.heads, -1)
         keys, values = where.rotate(kv[:, :, 0], by), kv[:, :, 1]
         seq, dim = x.shape[1], keys.shape[-1]
-        keys = keys.transpose(0, 2, 3, 1).reshape(-1, dim, seq)
-        return Entries(keys, values.swapaxes(1, 2).reshape(-1, seq, dim), index)
+        keys = keys.transpose(0, 2, 3, 1).reshape(-1, dim, seq).astype(self.dtype)
+        values = values.swapaxes(1, 2).reshape(-1, seq, dim).astype(self.dtype)
+        return Entries(keys, values, index)
 
     def merge_heads(self, x: Float[Array, "rows seq dim"]) -> Float[Array, "batch seq width"]:
         """Average of each head to the block's output."""
         x = x.reshape(-1, self.heads, *x.shape[1:]).swapaxes(1, 2)
-        return project(x.reshape(*x.shape[:2], -1), self.out)
+        return project(x.reshape(*x.shape[:2], -1), self.out, self.dtype)
 
 
 class Block(nnx.Module):
@@ -99,8 +100,9 @@ class Block(nnx.Module):
         """The residual stream after the attention's averages and the MLP."""
         first, second = (None, None) if key is None else jax.random.split(key)
         x = x + _drop(self.attention.merge_heads(attended), self.dropout, first)
-        hidden = jnp.square(jax.nn.relu(project(self.mlp_norm(x), self.expand)))
-        return x + _drop(project(hidden, self.contract), self.dropout, second)
+        dtype = self.attention.dtype
+        hidden = jnp.square(jax.nn.relu(project(self.mlp_norm(x), self.expand, dtype)))
+        return x + _drop(project(hidden, self.contract, dtype), self.dropout, second)
 
 
 def _drop(x: Array, rate: float, key: Key | None) -> Array:
@@ -190,9 +192,7 @@ class PerceiverAR(nnx.Module):
             x = self._latent_stack(x, by, index[:, -latents:], order[-latents:], layer_key)
         else:
             x, cache = self._cached_stack(x, by, index[:, -latents:], order[-latents:], cache)
-        x = self.norm(x).reshape(-1, config.width)
-        logits = jnp.matmul(x, self.head[...].astype(config.dtype), preferred_element_type=jnp.float32)
-        return logits.reshape(tokens.shape[0], latents, config.vocab_size), cache
+        return project(self.norm(x), self.head, config.dtype), cache
 
     def _table(self, key: Key, axis: int) -> nnx.Param:
         shape = (self.config.position_shape[axis], self.config.width)
@@ -206,7 +206,7 @@ class PerceiverAR(nnx.Module):
             x = x + where.learned(
                 [self.tables[str(axis)][...] for axis in range(self.config.axes)], positions
             )
-        return x.astype(self.config.dtype)
+        return x
 
     def _cross_attend(self, inputs, positions, index, order, latents, cache, key):
         """The latents after the cross-attend, (batch, latents, width), and the cache with its new entries."""

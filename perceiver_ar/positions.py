@@ -39,7 +39,8 @@ def rotation(config: ModelConfig, heads: int, positions: Int[Array, "batch seq a
         return None
     theta = angles(positions, wavelengths(pairs, config.wavelength))
     theta = theta.reshape(*positions.shape[:-1], config.axes * pairs)
-    return jnp.cos(theta), jnp.sin(theta)
+    # Without the barrier XLA computes sines again inside everything that they turn.
+    return jax.lax.optimization_barrier((jnp.cos(theta), jnp.sin(theta)))
 
 
 def rotate(

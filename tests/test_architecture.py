@@ -18,7 +18,7 @@ TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
     {"config"},
-    {"positions", "cache"},
+    {"positions", "cache", "products"},
     {"attention"},
     {"model"},
     {"sampling"},

@@ -37,7 +37,7 @@ def padded(slots: int, *pads: int) -> np.ndarray:
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Blocks as they are, and so small that 300 slots need several of each kind, the last ones ragged."""
     if request.param != "default":
-        monkeypatch.setattr(attention, "QUERY_BLOCK", 48)
+        monkeypatch.setattr(attention, "BLOCK", 48)
         monkeypatch.setattr(attention, "SCORES", 64)
     if request.param == "small blocks in turn":
         monkeypatch.setattr(attention, "KEPT", 64)
@@ -85,6 +85,24 @@ def test_attend_equals_the_reference(blocks: str, slots: int, count: int, *, ali
     assert np.isfinite(got).all()
     assert seen.mean() > 0.9
     np.testing.assert_allclose(got[seen], wanted[seen], atol=2e-6)
+
+
+@pytest.mark.parametrize(("slots", "count", "pad"), [(300, 100, 2), (257, 257, 0), (180, 50, 70), (5, 1, 2)])
+def test_gradients_equal_those_of_the_reference(blocks: str, slots: int, count: int, pad: int) -> None:
+    entries, q = store(4, padded(slots, 0, pad)), queries(4, count)
+    index = jnp.arange(slots - count, slots)
+    weight = jax.random.normal(jax.random.key(5), q.shape)
+
+    def fast(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        return (weight * attend(q, [Entries(keys, values, entries.index)], index, aligned=True)).sum()
+
+    def plain(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        return (weight * attend_reference(q, Entries(keys, values, entries.index), index)).sum()
+
+    got = jax.jit(jax.grad(fast, argnums=(0, 1, 2)))(q, entries.keys, entries.values)
+    wanted = jax.grad(plain, argnums=(0, 1, 2))(q, entries.keys, entries.values)
+    for mine, reference in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(mine, reference, atol=1e-5)
 
 
 def test_the_window_starts_where_it_is_told(blocks: str) -> None:
