@@ -84,8 +84,10 @@ class Cache(NamedTuple):
     when all of them have left the window."""
     recent: Entries | None
     """Cross-attend entries of the later calls, a ring an example and take; None before `fork`."""
-    latents: tuple[Entries, ...]
-    """Entries of each latent layer since the last fill."""
+    latents: tuple[tuple[Float[Array, "rows dim slots"], Float[Array, "rows slots dim"]], ...]
+    """Keys and values of each latent layer since the last fill."""
+    slots: Int[Array, "examples slots"]
+    """Index of the latent in each slot, the same in all layers."""
     length: Int[Array, ""]
     """Tokens so far."""
     filled: Int[Array, ""]
@@ -99,9 +101,9 @@ class Cache(NamedTuple):
     def empty(cls, config: ModelConfig, batch: int, start: Int[Array, ""] | int = 0) -> "Cache":
         """A cache for a first call on `batch` examples, which becomes the prefix."""
         heads = (batch, config.heads, config.width // config.heads)
-        layer = Entries.empty(heads, config.latents, config.dtype, examples=batch)
-        zero = jnp.zeros((), jnp.int32)
-        return cls(None, None, (layer,) * config.layers, zero, zero, jnp.asarray(start, jnp.int32), zero)
+        keys, values, slots = Entries.empty(heads, config.latents, config.dtype, examples=batch)
+        zero, start = jnp.zeros((), jnp.int32), jnp.asarray(start, jnp.int32)
+        return cls(None, None, ((keys, values),) * config.layers, slots, zero, zero, start, zero)
 
     def fork(self, config: ModelConfig, takes: int, slots: int) -> "Cache":
         """`takes` continuations of each example that share the prefix; takes of one example lie together.
@@ -112,21 +114,21 @@ class Cache(NamedTuple):
         def repeat(x: Array, heads: int) -> Array:
             return jnp.repeat(x.reshape(-1, heads, *x.shape[1:]), takes, axis=0).reshape(-1, *x.shape[1:])
 
-        latents = tuple(
-            Entries(repeat(keys, config.heads), repeat(values, config.heads), repeat(index, 1))
-            for keys, values, index in self.latents
+        heads = (takes * self.slots.shape[0], config.cross_heads, config.width // config.cross_heads)
+        return self._replace(
+            recent=Entries.empty(heads, slots, config.dtype),
+            latents=jax.tree.map(lambda x: repeat(x, config.heads), self.latents),
+            slots=repeat(self.slots, 1),
+            origin=jnp.copy(self.length),
         )
-        batch = latents[0].index.shape[0]
-        heads = (batch, config.cross_heads, config.width // config.cross_heads)
-        recent = Entries.empty(heads, slots, config.dtype)
-        return self._replace(recent=recent, latents=latents, origin=jnp.copy(self.length))
 
     def rewind(self, count: int) -> "Cache":
         """Forget the last `count` tokens and all latents, for a call that fills them again.
 
         Cross-attend entries stay where they are: those past `length` cannot be seen until written again.
         """
-        latents = tuple(
-            entries._replace(index=jnp.full_like(entries.index, EMPTY)) for entries in self.latents
+        return self._replace(
+            slots=jnp.full_like(self.slots, EMPTY),
+            length=self.length - count,
+            filled=jnp.zeros_like(self.filled),
         )
-        return self._replace(latents=latents, length=self.length - count, filled=jnp.zeros_like(self.filled))

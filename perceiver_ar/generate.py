@@ -16,7 +16,7 @@ from perceiver_ar.cache import Cache
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
 from perceiver_ar.model import PerceiverAR
-from perceiver_ar.sampling import Sampling, sample
+from perceiver_ar.sampling import Sampling, gumbel, sample
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
@@ -99,7 +99,7 @@ class _Run:
         sampling: Sampling,
         seed: int,
     ) -> None:
-        self.model, self.codec, self.config = model, codec, model.config
+        self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.array()
         rows = jnp.arange(len(primers) * takes)
         self.keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
@@ -215,15 +215,16 @@ def _steps(  # noqa: PLR0913
     `drawn` counts each row's data tokens so far: its step in the table of legal tokens.
     """
     rows, size, _ = positions.shape
+    numbers = drawn[:, None] + jnp.arange(size)
+    noise = gumbel(keys, numbers, logits.shape[-1])
+    allowed = legal[numbers % legal.shape[0]]
     tokens = jnp.zeros((rows, size), jnp.int32)
     record = jnp.zeros((rows, size, logits.shape[-1]), jnp.float32)
 
     def step(i: Array, carry: tuple) -> tuple:
         cache, logits, tokens, record = carry
-        number = drawn + i
-        token = sample(
-            logits, legal[number % legal.shape[0]], values, jax.vmap(jax.random.fold_in)(keys, number)
-        )
+        at = partial(jax.lax.dynamic_index_in_dim, index=i, axis=1, keepdims=False)
+        token = sample(logits, at(allowed), values, at(noise))
         tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, i))
         record = jax.lax.dynamic_update_slice(record, logits[:, None], (0, i, 0))
         position = jax.lax.dynamic_slice_in_dim(positions, i, 1, axis=1)

@@ -194,6 +194,30 @@ class PerceiverAR(nnx.Module):
             x, cache = self._cached_stack(x, by, index[:, -latents:], order[-latents:], cache)
         return project(self.norm(x), self.head, config.dtype), cache
 
+    def unrolled(self) -> "PerceiverAR":
+        """The same model with arrays of its own for each latent layer: what `generate` wants.
+
+        A stacked layer would be sliced out of its stack, and so copied, for every token.
+        """
+        model = nnx.merge(*nnx.split(self))
+        model.layers = nnx.List(self._blocks())
+        return model
+
+    def _stack(self) -> Block:
+        """The latent layers as one, their parameters stacked."""
+        if isinstance(self.layers, nnx.List):
+            return jax.tree.map(lambda *each: jnp.stack(each), *self.layers)
+        return self.layers
+
+    def _blocks(self) -> list[Block]:
+        """The latent layers one by one."""
+        if isinstance(self.layers, nnx.List):
+            return list(self.layers)
+        return [
+            jax.tree.map(lambda stacked, n=number: stacked[n], self.layers)
+            for number in range(self.config.layers)
+        ]
+
     def _table(self, key: Key, axis: int) -> nnx.Param:
         shape = (self.config.position_shape[axis], self.config.width)
         return nnx.Param(0.02 * jax.random.normal(jax.random.fold_in(key, axis), shape))
@@ -233,19 +257,19 @@ class PerceiverAR(nnx.Module):
             return block.finish(x, attended, _fold(key, number)), None
 
         step = jax.checkpoint(step) if self.config.remat else step
-        return jax.lax.scan(step, x, (self.layers, jnp.arange(self.config.layers)), unroll=UNROLL)[0]
+        return jax.lax.scan(step, x, (self._stack(), jnp.arange(self.config.layers)), unroll=UNROLL)[0]
 
     def _cached_stack(self, x, by, index, order, cache):
-        """The same layers one by one: unrolled, a token's weights stream from memory half as fast again."""
-        kept = []
-        for number, entries in enumerate(cache.latents):
-            block = jax.tree.map(lambda stacked, n=number: stacked[n], self.layers)
-            entries = entries.append(block.entries(x, by, index), cache.filled)
+        """The same layers one by one, each with its part of the cache."""
+        kept, slots = [], cache.slots
+        for block, (keys, values) in zip(self._blocks(), cache.latents, strict=True):
+            entries = Entries(keys, values, cache.slots).append(block.entries(x, by, index), cache.filled)
             x = block.finish(x, attend(block.queries(x, by), [entries], order), None)
-            kept.append(entries)
-        count = x.shape[1]
-        length = order[-1] + 1
-        return x, cache._replace(latents=tuple(kept), length=length, filled=cache.filled + count)
+            *key_value, slots = entries
+            kept.append(tuple(key_value))
+        return x, cache._replace(
+            latents=tuple(kept), slots=slots, length=order[-1] + 1, filled=cache.filled + x.shape[1]
+        )
 
 
 def _fold(key: Key | None, number: Array | int) -> Key | None:
@@ -254,7 +278,8 @@ def _fold(key: Key | None, number: Array | int) -> Key | None:
 
 def to_params(model: PerceiverAR) -> Params:
     """The model's arrays as a plain nested dict."""
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return params | {"layers": nnx.to_pure_dict(nnx.state(model._stack(), nnx.Param))}
 
 
 def from_params(config: ModelConfig, params: Params) -> PerceiverAR:

@@ -10,21 +10,40 @@ from perceiver_ar.config import ModelConfig
 Rotation = tuple[Float[Array, "batch seq half"], Float[Array, "batch seq half"]]
 """Cosines and sines of each position's angles."""
 
+SINE = (39.57223129, -76.55503082, 81.60126495, -41.34165955, 6.283185005)
+"""sin(2 pi t) / t as a polynomial in t squared, highest power first, for t up to a quarter."""
+
 
 def wavelengths(count: int, longest: float) -> np.ndarray:
     """`count` wavelengths in positions, geometric from 2 pi to `longest`."""
     return np.geomspace(2 * np.pi, longest, count) if count > 1 else np.full(count, 2 * np.pi)
 
 
-def angles(positions: Int[Array, "..."], lengths: np.ndarray) -> Float[Array, "... count"]:
-    """Angle of each position on each wavelength, in [-pi, pi).
+def phases(positions: Int[Array, "..."], lengths: np.ndarray) -> Int[Array, "... count"]:
+    """Where on each wavelength a position stands, in parts of 2^-32 of a turn.
 
-    The phase is a fixed-point fraction of a turn that wraps in 32 bits, so that it is as exact at position
-    1,000,000 as at 0: a float32 product would lose the fast wavelengths long before.
+    A fixed-point fraction wraps in 32 bits, so that it is as exact at position 1,000,000 as at 0: a float32 product
+    would lose the fast wavelengths long before.
     """
     turns = jnp.asarray(np.round(2.0**32 / lengths).astype(np.uint32))
-    phase = (positions[..., None].astype(jnp.uint32) * turns).astype(jnp.int32)
-    return phase.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
+    return (positions[..., None].astype(jnp.uint32) * turns).astype(jnp.int32)
+
+
+def sine(phase: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Sine of an angle in parts of 2^-32 of a turn, to 2e-7.
+
+    XLA computes it again in everything that it turns, and so it has to be cheap: folded to a quarter turn either way,
+    and then an odd polynomial (least squares of relative errors).
+    """
+    beyond = jnp.bitwise_xor(phase, phase << 1) < 0  # its two highest bits differ: more than a quarter turn
+    turn = jnp.where(beyond, np.int32(-(2**31)) - phase, phase).astype(jnp.float32) * np.float32(2.0**-32)
+    square = turn * turn
+    return turn * jnp.polyval(jnp.asarray(SINE, jnp.float32), square)
+
+
+def cosine(phase: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Cosine likewise."""
+    return sine(phase + np.int32(2**30))
 
 
 def rotation(config: ModelConfig, heads: int, positions: Int[Array, "batch seq axes"]) -> Rotation | None:
@@ -37,10 +56,9 @@ def rotation(config: ModelConfig, heads: int, positions: Int[Array, "batch seq a
     pairs = int(config.width // heads * config.rotary_fraction) // 2 // config.axes
     if not pairs:
         return None
-    theta = angles(positions, wavelengths(pairs, config.wavelength))
-    theta = theta.reshape(*positions.shape[:-1], config.axes * pairs)
-    # Without the barrier XLA computes sines again inside everything that they turn.
-    return jax.lax.optimization_barrier((jnp.cos(theta), jnp.sin(theta)))
+    phase = phases(positions, wavelengths(pairs, config.wavelength))
+    phase = phase.reshape(*positions.shape[:-1], config.axes * pairs)
+    return cosine(phase), sine(phase)
 
 
 def rotate(
@@ -61,8 +79,8 @@ def sinusoidal(
 ) -> Float[Array, "batch seq width"]:
     """Sines and cosines of each axis, side by side (Vaswani et al. 2017), zeros in what is left of `width`."""
     waves = config.width // config.axes // 2
-    theta = angles(positions, wavelengths(waves, config.wavelength))
-    vector = jnp.concatenate([jnp.sin(theta), jnp.cos(theta)], axis=-1)
+    phase = phases(positions, wavelengths(waves, config.wavelength))
+    vector = jnp.concatenate([sine(phase), cosine(phase)], axis=-1)
     vector = vector.reshape(*positions.shape[:-1], config.axes * 2 * waves)
     return jnp.pad(vector, ((0, 0), (0, 0), (0, config.width - vector.shape[-1])))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from perceiver_ar.attention import MASKED
 
@@ -51,7 +51,7 @@ def allowed(
     """
     temperature, top_p, top_k, min_p = values
     scaled = jnp.where(legal, logits / jnp.maximum(temperature, 1e-6), MASKED)
-    ranked = jax.lax.top_k(scaled, scaled.shape[-1])[0]
+    ranked = -jnp.sort(-scaled, axis=-1)
     chances = jax.nn.softmax(ranked, axis=-1)
     before = jnp.cumsum(chances, axis=-1) - chances
     kept = ((top_p >= 1) | (before < top_p)) & (chances >= min_p * chances[:, :1])
@@ -65,9 +65,19 @@ def sample(
     logits: Float[Array, "rows vocab"],
     legal: Bool[Array, "rows vocab"],
     values: Float[Array, "4"],
-    keys: Array,
+    noise: Float[Array, "rows vocab"],
 ) -> Int[Array, "rows"]:
-    """One token a row, each row with its own key, so that a take does not depend on the takes beside it."""
+    """One token a row, drawn by `noise` (the Gumbel-max trick; see `gumbel`)."""
     masked = allowed(logits, legal, values)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:]))(keys)
     return jnp.argmax(jnp.where(values[0] > 0, masked + noise, masked), axis=-1).astype(jnp.int32)
+
+
+def gumbel(
+    keys: Key[Array, "rows"], numbers: Int[Array, "rows steps"], vocab: int
+) -> Float[Array, "rows steps vocab"]:
+    """Noise for the tokens of these numbers; each row has its own key, so that it is alone what its tokens depend on."""
+
+    def one(key: Array, number: Array) -> Array:
+        return jax.random.gumbel(jax.random.fold_in(key, number), (vocab,))
+
+    return jax.vmap(jax.vmap(one, (None, 0)))(keys, numbers)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_models import small_config
 
-from perceiver_ar.positions import angles, learned, rotate, rotation, sinusoidal, wavelengths
+from perceiver_ar.positions import cosine, learned, phases, rotate, rotation, sine, sinusoidal, wavelengths
 
 RNG = np.random.default_rng(0)
 FAR = 1_000_000
@@ -42,14 +42,22 @@ def test_each_axis_turns_scores_by_itself() -> None:
     assert np.abs(first - second).max() > 0.01
 
 
-def test_angles_are_as_exact_at_a_million_as_at_zero() -> None:
+def test_phases_are_as_exact_at_a_million_as_at_zero() -> None:
     lengths = wavelengths(8, 16_384.0)
     turns = np.round(2.0**32 / lengths) / 2.0**32
     for position in (0, 1, 999, FAR, FAR + 1):
         exact = (position * turns + 0.5) % 1 - 0.5
-        got = np.asarray(angles(jnp.array([position]), lengths))[0]
-        np.testing.assert_allclose(np.exp(1j * got), np.exp(2j * np.pi * exact), atol=1e-6)
+        got = np.asarray(phases(jnp.array([position]), lengths))[0] / 2.0**32
+        np.testing.assert_allclose(np.exp(2j * np.pi * got), np.exp(2j * np.pi * exact), atol=1e-8)
     np.testing.assert_allclose(1 / turns, lengths, rtol=1e-5)
+
+
+def test_sines_are_sines() -> None:
+    ends = np.array([-(2**31), -(2**30) - 1, -(2**30), -1, 0, 1, 2**30, 2**30 + 1, 2**31 - 1], np.int32)
+    phase = np.concatenate([ends, RNG.integers(-(2**31), 2**31, 10_000).astype(np.int32)])
+    angle = phase.astype(np.float64) * (2 * np.pi / 2**32)
+    np.testing.assert_allclose(sine(jnp.asarray(phase)), np.sin(angle), atol=3e-7)
+    np.testing.assert_allclose(cosine(jnp.asarray(phase)), np.cos(angle), atol=3e-7)
 
 
 @pytest.mark.parametrize(("fraction", "turned"), [(0.0, 0), (0.25, 4), (0.5, 8), (1.0, 16)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perceiver_ar.attention import MASKED
-from perceiver_ar.sampling import Sampling, allowed, sample
+from perceiver_ar.sampling import Sampling, allowed, gumbel, sample
 
 LOGITS = np.array([3.0, 1.0, 2.5, 2.0, -1.0, 0.0], np.float32)
 LEGAL = np.array([True, True, False, True, True, True])
@@ -24,7 +24,8 @@ def drawn(sampling: Sampling, count: int, legal: np.ndarray = LEGAL, seed: int =
     """`count` tokens, each with its own key."""
     keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(count))
     logits, table = np.tile(LOGITS, (count, 1)), np.tile(legal, (count, 1))
-    return np.asarray(sample(jnp.asarray(logits), jnp.asarray(table), sampling.array(), keys))
+    noise = gumbel(keys, jnp.zeros((count, 1), jnp.int32), len(LOGITS))[:, 0]
+    return np.asarray(sample(jnp.asarray(logits), jnp.asarray(table), sampling.array(), noise))
 
 
 def chances(temperature: float, kept: list[int]) -> np.ndarray:
