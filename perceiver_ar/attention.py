@@ -18,7 +18,7 @@ BLOCK = 128
 """Queries a block: keys later than the block's last query are skipped, not masked."""
 SCORES = 1 << 24
 """Most scores a block holds; a block of keys is made as short as this asks (64 MiB in float32)."""
-KEPT = 4 * SCORES
+KEPT = SCORES
 """Most scores that all blocks of queries may hold side by side; where there are more, the blocks run in turn."""
 MASKED = -1e30
 """Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""

@@ -112,6 +112,8 @@ class Cache(NamedTuple):
         """
 
         def repeat(x: Array, heads: int) -> Array:
+            if takes == 1:
+                return x
             return jnp.repeat(x.reshape(-1, heads, *x.shape[1:]), takes, axis=0).reshape(-1, *x.shape[1:])
 
         heads = (takes * self.slots.shape[0], config.cross_heads, config.width // config.cross_heads)

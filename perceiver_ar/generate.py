@@ -120,9 +120,9 @@ class _Run:
         self.origin = self.length = size
         self.room = self.config.latents - latents
         positions = self._positions(0, size)[::takes]
-        self.logits, cache = _prefill(self.model, tokens, positions, latents, self._start())
-        self.logits = jnp.repeat(self.logits, takes, axis=0)
-        self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
+        logits, cache = _prefill(self.model, tokens, positions, latents, self._start())
+        self.logits = jnp.repeat(logits, takes, axis=0)
+        self.cache = _fork(cache, self.config, takes, max(min(RING, self.config.context), self.room))
 
     def advance(self, count: int) -> Chunk:
         """Up to `count` new tokens: fewer where the latents are full before."""
@@ -186,6 +186,11 @@ def _prefill(
     logits, cache = model(tokens, positions, latents, Cache.empty(model.config, tokens.shape[0], start))
     assert cache is not None
     return logits[:, -1], cache
+
+
+@partial(jax.jit, static_argnames=("config", "takes", "slots"))
+def _fork(cache: Cache, config: ModelConfig, takes: int, slots: int) -> Cache:
+    return cache.fork(config, takes, slots)
 
 
 @partial(jax.jit, donate_argnames="cache")

@@ -263,8 +263,11 @@ class PerceiverAR(nnx.Module):
         """The same layers one by one, each with its part of the cache."""
         kept, slots = [], cache.slots
         for block, (keys, values) in zip(self._blocks(), cache.latents, strict=True):
-            entries = Entries(keys, values, cache.slots).append(block.entries(x, by, index), cache.filled)
-            x = block.finish(x, attend(block.queries(x, by), [entries], order), None)
+            new = block.entries(x, by, index)
+            entries = Entries(keys, values, cache.slots).append(new, cache.filled)
+            first = cache.recent is None  # nothing but `new` is in the cache, and it need not be read back
+            attended = attend(block.queries(x, by), [new if first else entries], order, aligned=first)
+            x = block.finish(x, attended, None)
             *key_value, slots = entries
             kept.append(tuple(key_value))
         return x, cache._replace(
