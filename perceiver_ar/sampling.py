@@ -75,7 +75,7 @@ def sample(
 def gumbel(
     keys: Key[Array, "rows"], numbers: Int[Array, "rows steps"], vocab: int
 ) -> Float[Array, "rows steps vocab"]:
-    """Noise for the tokens of these numbers; each row has its own key, so that it is alone what its tokens depend on."""
+    """Noise for the tokens of these numbers, from each row's own key: a row does not depend on the rows beside it."""
 
     def one(key: Array, number: Array) -> Array:
         return jax.random.gumbel(jax.random.fold_in(key, number), (vocab,))

@@ -103,6 +103,7 @@ def test_gradients_equal_those_of_the_reference(blocks: str, slots: int, count: 
     wanted = jax.grad(plain, argnums=(0, 1, 2))(q, entries.keys, entries.values)
     for mine, reference in zip(got, wanted, strict=True):
         np.testing.assert_allclose(mine, reference, atol=1e-5)
+        assert np.abs(reference).max() > 0.1
 
 
 def test_the_window_starts_where_it_is_told(blocks: str) -> None:
@@ -146,24 +147,6 @@ def test_takes_share_a_prefix_as_if_each_had_a_copy(blocks: str, pads: tuple[int
     )
     got = jitted(q, [prefix, recent], index)
     np.testing.assert_allclose(got, attend_reference(q, whole, index), atol=2e-6)
-
-
-def test_gradients_equal_the_references(blocks: str) -> None:
-    entries, q, index = store(4, padded(300, 0, 5)), queries(4, 100), jnp.arange(200, 300)
-    weight = queries(4, 100)[::-1]
-
-    def gradients(fast: bool) -> tuple[jax.Array, ...]:
-        def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-            part = Entries(keys, values, entries.index)
-            if fast:
-                return (weight * attend(q, [part], index, aligned=True)).sum()
-            return (weight * attend_reference(q, part, index)).sum()
-
-        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
-
-    for got, wanted in zip(gradients(True), gradients(False), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-5)
-        assert np.abs(wanted).max() > 0.1
 
 
 def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:

@@ -1,0 +1,141 @@
+"""Generation: seconds to the first token, tokens a second and peak memory, beside peers and the machine's own bound.
+
+Run from the checkout, in the project's environment: python -m benchmarks.generate
+"""
+
+import argparse
+from statistics import median
+
+from benchmarks.contest import (
+    Contestant,
+    Result,
+    Shape,
+    hold,
+    parsed,
+    parser,
+    set_up_peers,
+    task_of,
+    usable_cores,
+)
+from benchmarks.machine import bytes_gpt2, bytes_ours
+from benchmarks.report import digits, heading, spread, table
+
+NAMES = ("ours", "ours-4-takes", "perceiver-ar-pytorch", "gpt2")
+CHUNK = 32
+"""Tokens that this project gives at a time: the default of `perceiver_ar.generate`."""
+FEWER = 32
+"""How many times fewer tokens are enough for a peer that runs the whole model for each."""
+READ_MIB, QUICK_MIB = 256, 16
+"""Size of the array whose reading measures the memory: several times a last-level cache, or what is quick."""
+
+NOTES = """\
+Median (least–greatest) of the rounds; float32, random weights but for `piano`, one primer of context - 512 tokens.
+- tokens/s: {tokens} tokens. Those of this project lie behind its first {chunk}, with a refill among them where one \
+falls there, once in every half of the latents; four takes count together. `perceiver-ar-pytorch` makes {fewer}, since \
+it runs the whole model for each, and begins with half of the latents, as this project does. GPT-2 has its cache \
+(`DynamicCache`) and one layer more, for the cross-attend.
+- bound: the bytes of weights, keys and values that a token must read, over the speed at which memory is read, {read}. \
+What stays in the processor's caches may beat it.
+- peak MiB: the most that the process held, libraries and compilation included."""
+
+
+def contestants(shape: Shape, options: argparse.Namespace) -> dict[str, Contestant]:
+    """A config's contestants, and the readers of memory."""
+    chosen = {}
+    for name in options.contestants:
+        task = task_of(shape, peer=name, tokens=options.tokens, chunk=CHUNK, takes=takes_of(name))
+        if name == "perceiver-ar-pytorch":
+            task["tokens"] = fewer(options.tokens)
+        chosen[name] = Contestant.of(name, task, options.threads)
+    mib = QUICK_MIB if options.quick else READ_MIB
+    for cores in core_counts(options.threads):
+        chosen[reader(cores)] = Contestant("benchmarks.machine", False, {"mib": mib}, cores)
+    return chosen
+
+
+def takes_of(name: str) -> int:
+    """Continuations that a contestant makes at once."""
+    return 4 if name == "ours-4-takes" else 1
+
+
+def fewer(tokens: int) -> int:
+    """Tokens of a peer without a cache."""
+    return max(tokens // FEWER, 1)
+
+
+def core_counts(threads: int) -> list[int]:
+    """Numbers of cores that the bound is stated for: one, two, and those in use."""
+    return sorted({count for count in (1, 2, threads) if count <= len(usable_cores())})
+
+
+def reader(cores: int) -> str:
+    """Name of the worker that reads memory with so many cores."""
+    return f"{cores} core{'s' * (cores > 1)}"
+
+
+def bytes_of(name: str, shape: Shape, tokens: int) -> float | None:
+    """Bytes that a token must read; None without a cache, where arithmetic is the limit."""
+    if name == "perceiver-ar-pytorch":
+        return None
+    return bytes_gpt2(shape, tokens) if name == "gpt2" else bytes_ours(shape, takes_of(name), CHUNK, tokens)
+
+
+def row(name: str, shape: Shape, results: dict[str, Result], options: argparse.Namespace) -> list[str]:
+    """A contestant's row of the table."""
+    result, size, ratio = results[name], bytes_of(name, shape, options.tokens), ""
+    if takes_of(name) > 1 and "ours" in results:
+        pairs = zip(result["rate"], results["ours"]["rate"], strict=False)
+        ratio = spread([together / alone for together, alone in pairs])
+    counts = core_counts(options.threads)
+    bounds, part = [""] * len(counts), ""
+    if size is not None:
+        speeds = [median(results[reader(cores)]["speed"]) for cores in counts]
+        bounds = [digits(speed / size) for speed in speeds]
+        if result.rounds:
+            part = f"{median(result['rate']) * size / speeds[counts.index(options.threads)]:.0%}"
+    return [
+        shape.name,
+        name,
+        spread(result["first"]),
+        spread(result["rate"]),
+        ratio,
+        digits(size / 2**20) if size else "",
+        *bounds,
+        part,
+        spread(result["refill"]) if name.startswith("ours") else "",
+        spread(result["peak"][-1:]),
+    ]
+
+
+def main() -> None:
+    """Measure, and print one table."""
+    made = parser(__doc__, NAMES)
+    made.add_argument("--tokens", type=int, default=256, help="new tokens (256)")
+    options = parsed(made)
+    if options.quick:
+        options.tokens = 8
+    if not 0 < options.tokens <= min(shape.context - shape.primer for shape in options.shapes):
+        made.error("--tokens must be at least 1, and the primer leaves room for 512")
+    if any(not name.startswith("ours") for name in options.contestants):
+        set_up_peers()
+    rows, everything = [], []
+    for shape in options.shapes:
+        results = hold(contestants(shape, options), options.rounds, shape.name)
+        rows += [row(name, shape, results, options) for name in options.contestants]
+        everything.append(results)
+    counts = core_counts(options.threads)
+    read = {
+        cores: [speed / 1e9 for results in everything for speed in results[reader(cores)]["speed"]]
+        for cores in counts
+    }
+    header = ["config", "contestant", "first token, s", "tokens/s", "x one take", "MiB a token"]
+    header += [f"bound, {reader(cores)}" for cores in counts]
+    header += [f"of the bound ({reader(options.threads)})", "refill, s", "peak MiB"]
+    print(heading([result for results in everything for result in results.values()], options), end="\n\n")
+    print(table(header, rows), end="\n\n")
+    stated = ", ".join(f"{reader(cores)} {spread(speeds)} GB/s" for cores, speeds in read.items())
+    print(NOTES.format(tokens=options.tokens, chunk=CHUNK, fewer=fewer(options.tokens), read=stated))
+
+
+if __name__ == "__main__":
+    main()

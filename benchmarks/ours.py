@@ -1,0 +1,107 @@
+"""The project itself as a contestant, run by `generate.py` and `train_step.py`."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.contest import Measurement, Shape, serve
+from perceiver_ar.checkpoint import load
+from perceiver_ar.codecs.music import MusicCodec
+from perceiver_ar.config import FIRST_DATA, ModelConfig
+from perceiver_ar.generate import generate, refilled
+from perceiver_ar.model import PerceiverAR
+from training.config import OptimConfig, Stage, TrainConfig
+from training.data.crops import batch_of
+from training.step import make_step, new_state
+
+
+def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
+    """What measures a task of `generate.py` (it has `takes`) or of `train_step.py` (it has a `dtype`)."""
+    shape = Shape(**task["shape"])
+    if "takes" in task:
+        return generation(shape, task["takes"], task["tokens"], task["chunk"])
+    return training(shape, task["dtype"], task["steps"])
+
+
+def config_of(shape: Shape, dtype: Any = "float32") -> ModelConfig:
+    """The model's config, without any dropout."""
+    return ModelConfig(
+        vocab_size=shape.vocab,
+        context=shape.context,
+        latents=shape.latents,
+        width=shape.width,
+        layers=shape.layers,
+        heads=shape.heads,
+        cross_heads=shape.heads,
+        dtype=dtype,
+    )
+
+
+def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[], Measurement]:
+    """Seconds to the first token, tokens a second of all takes together, and seconds of one refill.
+
+    The first token is that of a generator that gives one by one. The rate is that of the `count` tokens behind the
+    first `chunk`, with a refill where one falls among them. Generation then goes on to the first refill, whose time
+    is that of its chunk less the median of the others.
+    """
+    if shape.name == "piano":
+        pretrained = load(shape.name)
+        model, codec = pretrained.model, pretrained.codec
+    else:
+        model = PerceiverAR(config_of(shape), jax.random.key(0))
+        others = MusicCodec(velocity_bins=0).vocab_size
+        codec = MusicCodec(velocity_bins=shape.vocab - others)
+    primer = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, shape.primer, np.int32)
+    room = shape.latents - refilled(model.config)
+    chunk = min(chunk, max(room // 2, 1))
+
+    def measure() -> Measurement:
+        begin = time.perf_counter()
+        next(generate(model, codec, [primer], takes=takes, chunk=1))
+        first = time.perf_counter() - begin
+
+        chunks = generate(model, codec, [primer], takes=takes, chunk=chunk)
+        done = next(chunks).tokens.shape[1]
+        timed = []  # new tokens before a chunk, tokens in it, seconds
+        while done < chunk + count or done <= room:
+            begin = time.perf_counter()
+            size = next(chunks).tokens.shape[1]
+            timed.append((done, size, time.perf_counter() - begin))
+            done += size
+        wanted = [one for one in timed if one[0] < chunk + count]
+        rate = takes * sum(size for _, size, _ in wanted) / sum(seconds for _, _, seconds in wanted)
+        with_refill = next(seconds for before, _, seconds in timed if before % room == 0)
+        without = median(seconds for before, size, seconds in timed if before % room and size == chunk)
+        return {"first": first, "rate": rate, "refill": with_refill - without}
+
+    return measure
+
+
+def training(shape: Shape, dtype: str, steps: int) -> Callable[[], Measurement]:
+    """Latents (predicted tokens) a second and seconds a step, of `steps` steps on one random batch."""
+    stage = Stage(1.0, shape.context, shape.batch)
+    config = TrainConfig(config_of(shape, dtype), (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
+    step, state = make_step(config), new_state(config)
+    size = (shape.batch, shape.context + 1)
+    crops = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size, np.int32)
+    batch = batch_of(list(crops), shape.context, shape.latents)
+
+    def measure() -> Measurement:
+        nonlocal state
+        begin = time.perf_counter()
+        for _ in range(steps):
+            state, nll = step(state, *batch)
+        jax.block_until_ready(state)
+        seconds = (time.perf_counter() - begin) / steps
+        assert np.isfinite(nll), "the loss is not finite"
+        return {"rate": shape.batch * shape.latents / seconds, "step": seconds}
+
+    return measure
+
+
+if __name__ == "__main__":
+    serve(prepare)

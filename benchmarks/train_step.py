@@ -1,0 +1,67 @@
+"""A training step, forward, backward and Adam on random data: latents a second and peak memory, beside peers.
+
+Run from the checkout, in the project's environment: python -m benchmarks.train_step
+"""
+
+import argparse
+
+from benchmarks.contest import Contestant, Result, Shape, hold, parsed, parser, set_up_peers, task_of
+from benchmarks.report import heading, spread, table
+
+NAMES = ("ours", "ours-bfloat16", "perceiver-ar-pytorch", "gpt2")
+
+NOTES = """\
+Median (least–greatest) of the rounds, each the mean over {steps} on one batch; random weights, no dropout; \
+float32 but for `ours-bfloat16`.
+- latents/s: predicted tokens a second, batch x latents a step. GPT-2, which has a layer more for the cross-attend, \
+predicts its whole context; only the last tokens of each example, as many as the others have latents, count here.
+- Adam: this project also clips gradients and adds a z-loss, as in the paper; the peers have torch.optim.Adam alone.
+- peak MiB: the most that the process held, libraries and compilation included."""
+
+
+def contestants(shape: Shape, options: argparse.Namespace) -> dict[str, Contestant]:
+    """A config's contestants."""
+    return {
+        name: Contestant.of(
+            name,
+            task_of(
+                shape,
+                peer=name,
+                steps=options.steps,
+                dtype="bfloat16" if name.endswith("bfloat16") else "float32",
+            ),
+            options.threads,
+        )
+        for name in options.contestants
+    }
+
+
+def row(name: str, shape: Shape, result: Result) -> list[str]:
+    """A contestant's row of the table."""
+    figures = [spread(values) for values in (result["rate"], result["step"], result["peak"][-1:])]
+    return [shape.name, name, str(shape.batch), *figures]
+
+
+def main() -> None:
+    """Measure, and print one table."""
+    made = parser(__doc__, NAMES)
+    made.add_argument("--steps", type=int, default=1, help="steps of each measurement (1)")
+    options = parsed(made)
+    if options.quick:
+        options.steps = 1
+    if options.steps < 1:
+        made.error("--steps must be at least 1")
+    if any(not name.startswith("ours") for name in options.contestants):
+        set_up_peers()
+    rows, everything = [], []
+    for shape in options.shapes:
+        results = hold(contestants(shape, options), options.rounds, shape.name)
+        rows += [row(name, shape, result) for name, result in results.items()]
+        everything += results.values()
+    print(heading(everything, options), end="\n\n")
+    print(table(["config", "contestant", "batch", "latents/s", "step, s", "peak MiB"], rows), end="\n\n")
+    print(NOTES.format(steps=f"{options.steps} step{'s' * (options.steps > 1)}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Long contexts and long runs: bounded memory, and a bounded number of programs to compile."""
+
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import VOCAB, ToyCodec, small_config, small_model
+
+from perceiver_ar import generate as generation
+from perceiver_ar.config import FIRST_DATA
+from perceiver_ar.generate import generate
+from perceiver_ar.sampling import Sampling
+
+LONG = r"""
+import re, pathlib
+import jax, numpy as np
+from small_models import ToyCodec, small_config
+from perceiver_ar.generate import generate, primer_limit
+from perceiver_ar.model import PerceiverAR
+
+def peak():  # not getrusage: what it says begins with the parent's peak
+    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
+config = small_config(context=131072, latents=1024)
+model = PerceiverAR(config, jax.random.key(0)).unrolled()
+primer = np.random.default_rng(0).integers(3, 24, primer_limit(config)).astype(np.int32)
+before = peak()
+chunks = generate(model, ToyCodec(), [primer])
+tokens = [next(chunks).tokens.shape[1] for _ in range(18)]  # 16 chunks fill the latents: past the window's end
+print(len(primer), sum(tokens), (peak() - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+def test_a_primer_of_131072_tokens_is_continued_in_bounded_memory() -> None:
+    """1,024 latents. The scores of one fill alone would be 512 MiB, and the inputs' keys and values are 32 MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", LONG], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    )
+    primer, tokens, mebibytes = map(int, done.stdout.split())
+    assert (primer, tokens) == (131_072 - 512, 18 * 32)
+    assert mebibytes < 450
+
+
+def test_a_run_compiles_few_programs_and_the_next_one_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One prefill and one fork; a step and a refill for each size of the ring, of which there are few."""
+    monkeypatch.setattr(generation, "RING", 8)
+    programs = [generation._prefill, generation._fork, generation._steps, generation._refill]
+    model, primer = small_model(small_config(width=16)), np.full(20, FIRST_DATA, np.int32)
+
+    def compiled(seed: int, primer: np.ndarray, sampling: Sampling) -> list[int]:
+        before = [program._cache_size() for program in programs]
+        chunks = generate(model, ToyCodec(), [primer], seed=seed, sampling=sampling)
+        assert sum(chunk.tokens.shape[1] for chunk in islice(chunks, 30)) > 3 * model.config.context
+        return [program._cache_size() - count for program, count in zip(programs, before, strict=True)]
+
+    prefills, forks, steps, refills = compiled(0, primer, Sampling())
+    assert (prefills, forks) == (1, 1)
+    sizes = 3  # the ring has 8, 16 and 32 slots, and the prefix leaves the window once
+    assert steps <= sizes + 1 and refills <= sizes + 1
+    other = np.full(18, VOCAB - 1, np.int32)  # another length in the same bucket
+    assert compiled(1, other, Sampling(temperature=0.5, top_p=0.9)) == [0, 0, 0, 0]
