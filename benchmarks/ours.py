@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contest import Measurement, Shape, serve
@@ -13,7 +14,7 @@ from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import FIRST_DATA, ModelConfig
 from perceiver_ar.generate import generate, refilled
-from perceiver_ar.model import PerceiverAR
+from perceiver_ar.model import PerceiverAR, from_params, to_params
 from training.config import OptimConfig, Stage, TrainConfig
 from training.data.crops import batch_of
 from training.step import make_step, new_state
@@ -24,10 +25,10 @@ def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
     shape = Shape(**task["shape"])
     if "takes" in task:
         return generation(shape, task["takes"], task["tokens"], task["chunk"])
-    return training(shape, task["dtype"], task["steps"])
+    return training(config_of(shape, task["dtype"], task["remat"]), shape, task["steps"])
 
 
-def config_of(shape: Shape, dtype: Any = "float32") -> ModelConfig:
+def config_of(shape: Shape, dtype: Any = "float32", remat: bool = False) -> ModelConfig:
     """The model's config, without any dropout."""
     return ModelConfig(
         vocab_size=shape.vocab,
@@ -38,7 +39,16 @@ def config_of(shape: Shape, dtype: Any = "float32") -> ModelConfig:
         heads=shape.heads,
         cross_heads=shape.heads,
         dtype=dtype,
+        remat=remat,
     )
+
+
+def random_model(config: ModelConfig) -> PerceiverAR:
+    """Random weights, made as a checkpoint's come: by numpy, since JAX's own take as much memory again to make."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: to_params(PerceiverAR(config, jax.random.key(0))))
+    params = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32)), shapes)
+    return from_params(config, params).unrolled()
 
 
 def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[], Measurement]:
@@ -52,7 +62,7 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
         pretrained = load(shape.name)
         model, codec = pretrained.model, pretrained.codec
     else:
-        model = PerceiverAR(config_of(shape), jax.random.key(0))
+        model = random_model(config_of(shape))
         others = MusicCodec(velocity_bins=0).vocab_size
         codec = MusicCodec(velocity_bins=shape.vocab - others)
     primer = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, shape.primer, np.int32)
@@ -81,10 +91,10 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
     return measure
 
 
-def training(shape: Shape, dtype: str, steps: int) -> Callable[[], Measurement]:
+def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measurement]:
     """Latents (predicted tokens) a second and seconds a step, of `steps` steps on one random batch."""
     stage = Stage(1.0, shape.context, shape.batch)
-    config = TrainConfig(config_of(shape, dtype), (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
+    config = TrainConfig(model, (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
     step, state = make_step(config), new_state(config)
     size = (shape.batch, shape.context + 1)
     crops = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size, np.int32)

@@ -8,11 +8,11 @@ import argparse
 from benchmarks.contest import Contestant, Result, Shape, hold, parsed, parser, set_up_peers, task_of
 from benchmarks.report import heading, spread, table
 
-NAMES = ("ours", "ours-bfloat16", "perceiver-ar-pytorch", "gpt2")
+NAMES = ("ours", "ours-bfloat16", "ours-bfloat16-remat", "perceiver-ar-pytorch", "gpt2")
 
 NOTES = """\
 Median (least–greatest) of the rounds, each the mean over {steps} on one batch; random weights, no dropout; \
-float32 but for `ours-bfloat16`.
+float32 but for `ours-bfloat16`. `remat`: each latent layer is computed again in the backward pass.
 - latents/s: predicted tokens a second, batch x latents a step. GPT-2, which has a layer more for the cross-attend, \
 predicts its whole context; only the last tokens of each example, as many as the others have latents, count here.
 - Adam: this project also clips gradients and adds a z-loss, as in the paper; the peers have torch.optim.Adam alone.
@@ -28,7 +28,8 @@ def contestants(shape: Shape, options: argparse.Namespace) -> dict[str, Contesta
                 shape,
                 peer=name,
                 steps=options.steps,
-                dtype="bfloat16" if name.endswith("bfloat16") else "float32",
+                dtype="bfloat16" if "bfloat16" in name else "float32",
+                remat=name.endswith("remat"),
             ),
             options.threads,
         )

@@ -66,7 +66,7 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
     try:
         flat = load_file(folder / WEIGHTS)
         params = _nested({key: jnp.asarray(x, jnp.float32) for key, x in flat.items()})
-        model = from_params(config, params)
+        model = from_params(config, params).unrolled()
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{folder / WEIGHTS} is missing or damaged ({error}); get the model again"

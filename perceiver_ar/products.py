@@ -1,4 +1,4 @@
-"""Matrix products in a chosen type, summed in float32, with gradients in forms that a CPU computes fast.
+"""Products with weights, in a chosen type, in the forms that a CPU computes fast.
 
 On a CPU with bfloat16 instructions XLA's product of two bfloat16 matrices is twice as fast as in float32, but only
 where it is asked for float32 sums and the left matrix is stored row by row. The derivative of a product gives it
@@ -13,31 +13,41 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
+FEW = 8
+"""Most rows for which a product is bound by reading the weights."""
+
 
 def product(
-    a: Float[Array, "*batch rows inner"], b: Float[Array, "*batch inner columns"], dtype: str
-) -> Float[Array, "*batch rows columns"]:
-    """`a @ b` in float32, from factors rounded to `dtype`."""
-    return cast(Array, _product(a, b, dtype))
+    x: Float[Array, "rows inputs"], weight: Float[Array, "outputs inputs"], dtype: str
+) -> Float[Array, "rows outputs"]:
+    """`x @ weight.T`, summed in float32, from factors rounded to `dtype`.
+
+    A few rows are bound by reading the weights, and rounding these would only cost time: they are multiplied as
+    they are.
+    """
+    if x.shape[0] > FEW:
+        return cast(Array, _product(x, weight, dtype))
+    # The weights on the left, and barriers that keep it so: the other way round XLA packs them anew for every token.
+    barrier = jax.lax.optimization_barrier
+    return barrier(matmul(weight, barrier(x.T))).T
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(a: Array, b: Array, dtype: str) -> Array:
-    return matmul(a.astype(dtype), b.astype(dtype))
+def _product(x: Array, weight: Array, dtype: str) -> Array:
+    return _forward(x, weight, dtype)[0]
 
 
-def _forward(a: Array, b: Array, dtype: str) -> tuple[Array, tuple]:
-    factors = a.astype(dtype), b.astype(dtype)
-    return matmul(*factors), (*factors, a[:0], b[:0])
+def _forward(x: Array, weight: Array, dtype: str) -> tuple[Array, tuple]:
+    rounded = x.astype(dtype), weight.astype(dtype)
+    # Written as a product with the transposed weights this one would be computed in float32.
+    y = jnp.einsum("ri,oi->ro", *rounded, preferred_element_type=jnp.float32)
+    return y, rounded
 
 
 def _backward(dtype: str, kept: tuple, gradient: Array) -> tuple[Array, Array]:
-    a, b, like_a, like_b = kept
+    x, weight = kept
     gradient = gradient.astype(dtype)
-    # Written as a product with `b.mT` this one would be computed in float32.
-    left = jnp.einsum("...rc,...ic->...ri", gradient, b, preferred_element_type=jnp.float32)
-    right = matmul(by_rows(a.mT), gradient)
-    return left.astype(like_a.dtype), right.astype(like_b.dtype)
+    return matmul(gradient, weight), matmul(by_rows(gradient.T), x)
 
 
 _product.defvjp(_forward, _backward)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_a_primer_of_131072_tokens_is_continued_in_bounded_memory() -> None:
 def test_a_run_compiles_few_programs_and_the_next_one_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """One prefill and one fork; a step and a refill for each size of the ring, of which there are few."""
     monkeypatch.setattr(generation, "RING", 8)
-    programs = [generation._prefill, generation._fork, generation._steps, generation._refill]
+    programs: list[Any] = [generation._prefill, generation._fork, generation._steps, generation._refill]
     model, primer = small_model(small_config(width=16)), np.full(20, FIRST_DATA, np.int32)
 
     def compiled(seed: int, primer: np.ndarray, sampling: Sampling) -> list[int]:

@@ -147,21 +147,24 @@ def test_cross_attend_dropout_hides_what_it_drops() -> None:
     assert used[:16].sum() == 8 and used[16:].all()
 
 
-def test_remat_changes_no_gradient() -> None:
-    def gradients(config: ModelConfig) -> dict:
+def test_remat_changes_no_gradient_and_takes_less_memory() -> None:
+    def gradients(config: ModelConfig) -> tuple[dict, int]:
         def loss(params: dict) -> jax.Array:
             model = from_params(config, params)
             key = jax.random.key(1)
-            return jnp.square(model(jnp.asarray(tokens(1, 24)), where(config, 24), 8, key=key)[0]).mean()
+            return jnp.square(model(jnp.asarray(tokens(1, 96)), where(config, 96), 64, key=key)[0]).mean()
 
-        return jax.jit(jax.grad(loss))(to_params(small_model(config)))
+        params = to_params(small_model(config))
+        program = jax.jit(jax.grad(loss)).lower(params).compile()
+        memory = program.memory_analysis()
+        assert memory is not None
+        return program(params), memory.temp_size_in_bytes
 
-    config = small_config(dropout=0.2)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(x).max()),
-        gradients(config),
-        gradients(replace(config, remat=True)),
-    )
+    config = small_config(dropout=0.2, context=96, latents=64, layers=4)
+    plain, kept = gradients(config)
+    again, fewer = gradients(replace(config, remat=True))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(x).max()), plain, again)
+    assert fewer < 0.8 * kept
 
 
 def test_bfloat16_gives_float32_logits_near_those_of_float32() -> None:

@@ -4,7 +4,7 @@ import importlib
 import json
 import pkgutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,8 @@ import tyro
 
 from perceiver_ar.checkpoint import CARD, load, save
 from perceiver_ar.codecs.music import MusicCodec
-from perceiver_ar.model import from_params
+from perceiver_ar.config import DType
+from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import presets
 from training.config import Paths, TrainConfig
@@ -39,6 +40,8 @@ class Evaluate:
     """Latents of a window; default: the model's."""
     stride: int | None = None
     """Tokens a window scores; default: its latents."""
+    dtype: DType | None = None
+    """Type of the factors of matrix products; default: the model's."""
     baselines: bool = False
     """Score a uniform model on the same tokens too, and a unigram and a bigram counted on the train split."""
     json: bool = False
@@ -94,10 +97,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _evaluate(options: Evaluate) -> None:
     pretrained = load(options.model)
+    model = pretrained.model
+    if options.dtype:
+        model = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
     pieces = load_pieces((options.data,), options.split, store)
     found = {"checkpoint": options.model, "split": options.split} | evaluate(
-        pretrained.model, pieces, context=options.context, latents=options.latents, stride=options.stride
+        model, pieces, context=options.context, latents=options.latents, stride=options.stride
     )
     if options.baselines:
         counted = load_pieces((options.data,), "train", store)

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from perceiver_ar.config import PAD, SOS, ModelConfig
+from perceiver_ar.generate import bucket
 from perceiver_ar.model import Params, PerceiverAR, to_params
 from training.data.crops import Batch, batch_of
 from training.data.midi import Pieces
@@ -35,12 +36,12 @@ def windows(pieces: Pieces, stride: int) -> list[Window]:
 
 
 def window_batch(pieces: Pieces, window: Window, context: int, latents: int) -> Batch:
-    """The window as a batch of one, padded to a power of two of tokens so that few shapes are compiled.
+    """The window as a batch of one, padded to one of a few lengths so that few shapes are compiled.
 
     Targets before the window's own are padding: they were scored by the window before.
     """
     crop = pieces[window.number][max(0, window.end - context - 1) : window.end].astype(np.int32)
-    seq = min(context, max(latents, 1 << (len(crop) - 2).bit_length()))
+    seq = bucket(len(crop) - 1, latents, context)
     batch = batch_of([crop], seq, latents)
     targets = batch.targets.copy()  # a view of the tokens
     targets[:, : latents - window.scored] = PAD
@@ -71,7 +72,7 @@ def evaluate(
     context: int | None = None,
     latents: int | None = None,
     stride: int | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """NLL in nats a token over all pieces, every token after a piece's first scored once.
 
     Args:
@@ -99,6 +100,7 @@ def evaluate(
         "context": context,
         "latents": latents,
         "stride": stride,
+        "dtype": config.dtype,
         "seconds": round(time.monotonic() - began, 1),
     }
 

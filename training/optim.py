@@ -27,8 +27,8 @@ def matrices(params: optax.Params) -> Any:
     def dims(path: tuple, x: jax.Array) -> MuonDimensionNumbers | None:
         top = path[0].key
         if top == "layers" and x.ndim == 3:
-            return MuonDimensionNumbers((1,), (2,))
-        return MuonDimensionNumbers((0,), (1,)) if top == "cross" and x.ndim == 2 else None
+            return MuonDimensionNumbers((2,), (1,))
+        return MuonDimensionNumbers((1,), (0,)) if top == "cross" and x.ndim == 2 else None
 
     return jax.tree_util.tree_map_with_path(dims, params)
 
