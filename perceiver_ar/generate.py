@@ -5,7 +5,8 @@ Tokens in, tokens out; music and files are other modules' business.
 
 from collections.abc import Generator
 from functools import partial
-from typing import NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +83,9 @@ def generate(
             raise ValueError("a primer must have at least one token")
         if primer.min() < PAD or primer.max() >= model.config.vocab_size:
             raise ValueError(f"a primer's tokens must lie between 0 and {model.config.vocab_size - 1}")
-    run = _Run(model, codec, primers, takes, sampling or Sampling(), seed)
+    run = _Run(model, codec, primers, takes, sampling or Sampling(), seed, chunk)
     while True:
-        yield run.advance(chunk)
+        yield run.advance()
 
 
 class _Run:
@@ -98,7 +99,10 @@ class _Run:
         takes: int,
         sampling: Sampling,
         seed: int,
+        chunk: int,
     ) -> None:
+        self.chunk = chunk
+        self.ahead: Thread | None = None
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.array()
         rows = jnp.arange(len(primers) * takes)
@@ -124,23 +128,12 @@ class _Run:
         self.logits = jnp.repeat(logits, takes, axis=0)
         self.cache = _fork(cache, self.config, takes, max(min(RING, self.config.context), self.room))
 
-    def advance(self, count: int) -> Chunk:
-        """Up to `count` new tokens: fewer where the latents are full before."""
+    def advance(self) -> Chunk:
+        """The next chunk: fewer tokens where the latents are full before."""
         if self.room == 0:
             self._refill()
-        steps = min(count, self.room)
-        positions = self._positions(self.length, count)
-        self.cache, self.logits, tokens, logits = _steps(
-            self.model,
-            self.cache,
-            self.logits,
-            self.keys,
-            positions,
-            self.legal,
-            self.values,
-            self.drawn,
-            steps,
-        )
+        steps = min(self.chunk, self.room)
+        self.cache, self.logits, tokens, logits = _steps(*self._arguments(self.cache, steps))
         tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
@@ -157,26 +150,77 @@ class _Run:
             self._prefill([row[row != PAD] for row in self.history], 1)
             return
         self.room = self.config.latents - count
-        ring = self.cache.recent.keys.shape[-1]
-        needed = min(self.length - self.origin + self.room, self.config.context)
-        if needed > ring:
-            ring = min(max(2 * ring, needed), self.config.context)
-            self.cache = self.cache._replace(recent=self.cache.recent.grow(ring))
-        if self.cache.prefix is not None and self._start() >= self.cache.prefix.keys.shape[-1]:
-            self.cache = self.cache._replace(prefix=None)
+        fitting = self._fitting(self.cache, self.length)
+        if self.ahead and _shapes(fitting) != _shapes(self.cache):
+            self.ahead.join()
+            self.ahead = None
+        self.cache = fitting
         positions = self._positions(self.length - count, count)
         self.logits, self.cache = _refill(
             self.model, self.cache, self.history[:, -count:], positions, self._start()
         )
+        self._compile_ahead()
 
     def _start(self) -> int:
         """First index in the window, such that it never exceeds the context before the next fill."""
         return max(0, self.length + self.room - self.config.context)
 
+    def _fitting(self, cache: Cache, length: int) -> Cache:
+        """The cache with a ring long enough for a refill at `length`, and without a prefix that has left the window."""
+        assert cache.recent is not None
+        ring, context = cache.recent.keys.shape[-1], self.config.context
+        needed = min(length - self.origin + self.room, context)
+        if needed > ring:
+            cache = cache._replace(recent=cache.recent.grow(min(max(2 * ring, needed), context)))
+        if cache.prefix is not None and length + self.room - context >= cache.prefix.keys.shape[-1]:
+            cache = cache._replace(prefix=None)
+        return cache
+
+    def _compile_ahead(self) -> None:
+        """Compile in the background what a cache of another shape will need soon, so that nobody waits for it."""
+        coming = jax.eval_shape(partial(self._fitting, length=self.length + RING), self.cache)
+        if self.ahead or _shapes(coming) == _shapes(self.cache):
+            return
+        count = refilled(self.config)
+        refill = self.model, coming, self.history[:, -count:], self._positions(self.length - count, count), 0
+        refill, step = jax.tree.map(_abstract, (refill, self._arguments(coming, self.chunk)))
+
+        def compile_both() -> None:
+            _refill.lower(*refill).compile()
+            _steps.lower(*step).compile()
+
+        self.ahead = Thread(target=compile_both, name="compile")
+        self.ahead.start()
+
+    def _arguments(self, cache: Cache, steps: int) -> tuple:
+        """What `_steps` takes for the next `steps` tokens."""
+        positions = self._positions(self.length, self.chunk)
+        return (
+            self.model,
+            cache,
+            self.logits,
+            self.keys,
+            positions,
+            self.legal,
+            self.values,
+            self.drawn,
+            steps,
+        )
+
     def _positions(self, begin: int, count: int) -> np.ndarray:
         """Positions of indices `begin` on, (rows, count, axes); padding before a row's primer has the first one."""
         wanted = np.arange(begin, begin + count) - self.shift[:, None]
         return self.codec.positions(0, begin + count)[np.maximum(wanted, 0)]
+
+
+def _abstract(x: Any) -> Any:
+    """What a compiler must know of an array, whose data may be gone when it asks; a number stays as it is."""
+    return x if isinstance(x, int) else jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def _shapes(cache: Cache) -> Any:
+    """Structure and shapes of a cache, on which the programs depend."""
+    return jax.tree.map(jnp.shape, cache)
 
 
 @partial(jax.jit, static_argnames="latents")

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from small_models import VOCAB, ToyCodec, small_config, small_model
@@ -65,3 +66,22 @@ def test_a_run_compiles_few_programs_and_the_next_one_none(monkeypatch: pytest.M
     assert steps <= sizes + 1 and refills <= sizes + 1
     other = np.full(18, VOCAB - 1, np.int32)  # another length in the same bucket
     assert compiled(1, other, Sampling(temperature=0.5, top_p=0.9)) == [0, 0, 0, 0]
+
+
+def test_what_a_longer_ring_needs_is_compiled_before(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the first programs are compiled while somebody waits; those of later shapes in a thread beside."""
+    monkeypatch.setattr(generation, "RING", 8)
+    model, primer = small_model(small_config(width=24, heads=3)), np.full(20, FIRST_DATA, np.int32)
+    jax.config.update("jax_log_compiles", True)
+    try:
+        chunks = generate(model, ToyCodec(), [primer])
+        assert sum(chunk.tokens.shape[1] for chunk in islice(chunks, 30)) > 3 * model.config.context
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    for name in ("_steps", "_refill"):
+        compiling = f"Finished XLA compilation of jit({name})"
+        threads = [record.threadName for record in caplog.records if compiling in record.message]
+        assert threads[0] == "MainThread" and len(threads) > 2
+        assert set(threads[1:]) == {"compile"}
