@@ -1,0 +1,40 @@
+"""How time and memory grow with the context: first token, tokens a second, refill and peak memory, 1k to 131k tokens.
+
+Run from the checkout, in the project's environment: python -m benchmarks.context
+"""
+
+import argparse
+from dataclasses import replace
+
+from benchmarks.contest import Contestant, S, hold, parser, task_of
+from benchmarks.report import heading, spread, table
+
+CONTEXTS = tuple(1024 * 2**doubling for doubling in range(8))
+LATENTS = 1024
+
+
+def main() -> None:
+    """Measure, and print one table."""
+    made = parser(__doc__, ("ours",))
+    made.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    options: argparse.Namespace = made.parse_args()
+    rows, everything = [], []
+    for context in options.contexts:
+        shape = replace(S, name=f"{context:,}", context=context, latents=min(LATENTS, context // 2))
+        task = task_of(shape, tokens=256, chunk=32, takes=1)
+        result = hold({"ours": Contestant.of("ours", task, options.threads)}, options.rounds, shape.name)[
+            "ours"
+        ]
+        everything.append(result)
+        figures = [spread(result[name]) for name in ("first", "rate", "refill")]
+        rows.append([f"{context:,}", f"{shape.latents:,}", *figures, spread(result["peak"][-1:])])
+    print(heading(everything, options), end="\n\n")
+    header = ["context", "latents", "first token, s", "tokens/s", "refill, s", "peak MiB"]
+    print(table(header, rows), end="\n\n")
+    print(
+        "Width 256, 6 layers, 4 heads, float32, random weights; a primer of context - 512 tokens, then 256 more."
+    )
+
+
+if __name__ == "__main__":
+    main()

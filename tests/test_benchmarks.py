@@ -1,0 +1,28 @@
+"""The benchmarks run, on a tiny model and without the peers; their figures are nobody's business here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "columns", "figures"),
+    [("generate", 10, ("tokens/s", "peak MiB")), ("train_step", 6, ("latents/s", "peak MiB"))],
+)
+def test_a_quick_run_gives_a_table_with_every_figure(
+    module: str, columns: int, figures: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    header, _, row = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    cells = dict(zip(header.split("|"), row.split("|"), strict=True))
+    found = {name.strip(): value.strip() for name, value in cells.items()}
+    assert found["contestant"] == "ours" and found["config"] == "tiny" and len(found) >= columns
+    for figure in figures:
+        assert float(found[figure].split()[0].replace(",", "")) > 0
