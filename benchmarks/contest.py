@@ -237,14 +237,27 @@ def set_up_peers() -> None:
     made.write_text(pins, encoding="utf-8")
 
 
-def parser(doc: str | None, contestants: Sequence[str]) -> argparse.ArgumentParser:
-    """The options both benchmarks have."""
+def plain_parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options of every contest; the script's docstring is its help."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--configs", nargs="+", default=NAMES, choices=NAMES)
-    made.add_argument("--contestants", nargs="+", default=contestants, choices=contestants)
-    made.add_argument("--rounds", type=int, default=5, help="measurements of each contestant (5)")
+    made.add_argument("--rounds", type=positive, default=5, help="measurements of each contestant (5)")
     cores = len(usable_cores())
     made.add_argument("--threads", type=int, default=cores, choices=range(1, cores + 1), help="(all cores)")
+    return made
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def parser(doc: str | None, contestants: Sequence[str]) -> argparse.ArgumentParser:
+    """The options of a contest with peers."""
+    made = plain_parser(doc)
+    made.add_argument("--configs", nargs="+", default=NAMES, choices=NAMES)
+    made.add_argument("--contestants", nargs="+", default=contestants, choices=contestants)
     made.add_argument("--quick", action="store_true", help="a tiny model, this project alone, one round")
     return made
 
@@ -252,8 +265,6 @@ def parser(doc: str | None, contestants: Sequence[str]) -> argparse.ArgumentPars
 def parsed(made: argparse.ArgumentParser) -> argparse.Namespace:
     """The options, with `shapes` in place of the configs' names."""
     options = made.parse_args()
-    if options.rounds < 1:
-        made.error("--rounds must be at least 1")
     if options.quick:
         options.configs, options.contestants, options.rounds = [TINY.name], ["ours"], 1
     options.shapes = [shape_of(name) for name in options.configs]

@@ -1,5 +1,6 @@
 """The project itself as a contestant, run by `generate.py` and `train_step.py`."""
 
+import threading
 import time
 from collections.abc import Callable
 from statistics import median
@@ -86,6 +87,10 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
         rate = takes * sum(size for _, size, _ in wanted) / sum(seconds for _, _, seconds in wanted)
         with_refill = next(seconds for before, _, seconds in timed if before % room == 0)
         without = median(seconds for before, size, seconds in timed if before % room and size == chunk)
+        chunks.close()
+        for thread in threading.enumerate():  # what it compiles ahead must not slow the next contestant
+            if thread.name == "compile":
+                thread.join()
         return {"first": first, "rate": rate, "refill": with_refill - without}
 
     return measure

@@ -33,6 +33,8 @@ FEATURES = (
     "longest silence",
     "longest repetition",
 )
+MOST_OF_A_PIANIST = 90
+"""Tokens a second that hardly a minute of MAESTRO exceeds: what must follow a cut."""
 MOST = 250
 """Tokens a second of music at which a take is cut off: no pianist needs as many for long."""
 
@@ -91,22 +93,32 @@ def shared_area(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def cuts(pieces: Pieces, count: int, before: int, after: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Primers of at least `before` tokens and what followed, `after` tokens, evenly spread over the pieces."""
+    """Primers of at least `before` tokens and what followed, at least `after`, evenly spread over the long pieces.
+
+    Raises:
+        ValueError: fewer pieces than that are long enough.
+    """
+    long = np.flatnonzero(np.diff(pieces.offsets) > before + after)
+    if len(long) < count:
+        raise ValueError(f"only {len(long)} pieces have more than {before + after} tokens: ask for fewer")
     found = []
-    chosen = np.linspace(0, len(pieces) - 1, count).astype(int)
     rng = np.random.default_rng(0)
-    for number in chosen:
+    for number in long[np.linspace(0, len(long) - 1, count).astype(int)]:
         piece = pieces[number].astype(np.int32)
-        latest = max(len(piece) - 1 - after, 1)
-        at = int(rng.integers(min(before, latest), latest + 1))
+        at = int(rng.integers(before, len(piece) - after))
         found.append((piece[:at], piece[at:-1]))
     return found
 
 
 def played(codec: MusicCodec, primer: np.ndarray, tokens: np.ndarray, seconds: float) -> list[Note]:
-    """Notes of the first `seconds` of `tokens`."""
+    """Notes of the first `seconds` of what a pianist played after `primer`."""
     stream = NoteStream(codec, primer)
     stream.feed(tokens)
+    return beginning(stream, seconds)
+
+
+def beginning(stream: NoteStream, seconds: float) -> list[Note]:
+    """The stream's notes that start in its first `seconds`, cut there."""
     return [note for note in stream.all(limit=seconds) if note.start < seconds]
 
 
@@ -126,7 +138,7 @@ def continued(
                 if stream.time < seconds:
                     stream.feed(row)
         chunks.close()
-        found += [[note for note in stream.all(limit=seconds) if note.start < seconds] for stream in streams]
+        found += [beginning(stream, seconds) for stream in streams]
         say(f"{sampling}: {len(found)} of {len(primers)} pieces")
     return found
 
@@ -146,7 +158,7 @@ def main() -> None:
     options = made.parse_args()
     model = load(options.model)
     pieces = load_pieces((options.data,), "validation", user_cache("tokens"))
-    chosen = cuts(pieces, options.pieces, options.primer, int(100 * options.seconds))
+    chosen = cuts(pieces, options.pieces, options.primer, int(MOST_OF_A_PIANIST * options.seconds))
     primers = [primer for primer, _ in chosen]
     real = [
         features(played(model.codec, primer, rest, options.seconds), options.seconds)
@@ -159,14 +171,10 @@ def main() -> None:
         notes = continued(model, primers, sampling, options.seconds, options.together)
         sets[setting] = np.array([features(one, options.seconds) for one in notes])
     rows = []
-    half = sets["pianist"]
+    pianist = sets["pianist"]
     for name, values in sets.items():
-        areas = [
-            shared_area(half[::2, i], half[1::2, i])
-            if name == "pianist"
-            else shared_area(half[:, i], values[:, i])
-            for i in range(len(FEATURES))
-        ]
+        pair = (pianist[::2], pianist[1::2]) if name == "pianist" else (pianist, values)
+        areas = [shared_area(*columns) for columns in zip(pair[0].T, pair[1].T, strict=True)]
         cells = [f"{mean:.2f} ({area:.2f})" for mean, area in zip(values.mean(axis=0), areas, strict=True)]
         rows.append([name, f"{np.mean(areas):.3f}", *cells])
     print(table(["temperature, top-p, min-p", "shared area", *FEATURES], rows), end="\n\n")

@@ -5,14 +5,25 @@ Run from the checkout, in the project's environment: python -m benchmarks.train_
 
 import argparse
 
-from benchmarks.contest import Contestant, Result, Shape, hold, parsed, parser, set_up_peers, task_of
+from benchmarks.contest import (
+    Contestant,
+    Result,
+    Shape,
+    hold,
+    parsed,
+    parser,
+    positive,
+    set_up_peers,
+    task_of,
+)
 from benchmarks.report import heading, spread, table
 
 NAMES = ("ours", "ours-bfloat16", "ours-bfloat16-remat", "perceiver-ar-pytorch", "gpt2")
 
 NOTES = """\
 Median (least–greatest) of the rounds, each the mean over {steps} on one batch; random weights, no dropout; \
-float32 but for `ours-bfloat16`. `remat`: each latent layer is computed again in the backward pass.
+float32 but for `ours-bfloat16` and `ours-bfloat16-remat`. `remat`: each latent layer is computed again in the \
+backward pass.
 - latents/s: predicted tokens a second, batch x latents a step. GPT-2, which has a layer more for the cross-attend, \
 predicts its whole context; only the last tokens of each example, as many as the others have latents, count here.
 - Adam: this project also clips gradients and adds a z-loss, as in the paper; the peers have torch.optim.Adam alone.
@@ -46,12 +57,10 @@ def row(name: str, shape: Shape, result: Result) -> list[str]:
 def main() -> None:
     """Measure, and print one table."""
     made = parser(__doc__, NAMES)
-    made.add_argument("--steps", type=int, default=1, help="steps of each measurement (1)")
+    made.add_argument("--steps", type=positive, default=1, help="steps of each measurement (1)")
     options = parsed(made)
     if options.quick:
         options.steps = 1
-    if options.steps < 1:
-        made.error("--steps must be at least 1")
     if any(not name.startswith("ours") for name in options.contestants):
         set_up_peers()
     rows, everything = [], []

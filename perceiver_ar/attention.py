@@ -17,9 +17,8 @@ from perceiver_ar.products import by_rows, matmul
 BLOCK = 128
 """Queries a block: keys later than the block's last query are skipped, not masked."""
 SCORES = 1 << 24
-"""Most scores a block holds; a block of keys is made as short as this asks (64 MiB in float32)."""
-KEPT = SCORES
-"""Most scores that all blocks of queries may hold side by side; where there are more, the blocks run in turn."""
+"""Most scores held at once (64 MiB in float32). Where all blocks of queries together have more, they run in turn, and
+then see all keys; where one block has, its keys are cut into blocks too, of at least `BLOCK`."""
 MASKED = -1e30
 """Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
@@ -62,7 +61,8 @@ def attend(
         queries: rows are batch x heads, batch outermost. A store may have fewer rows by a whole factor:
             each of its examples then serves as many consecutive ones of the batch, and has an index row.
         index: where each query stands in the sequence; it sees entries with `start <= index <= its own`.
-        aligned: the queries are the last ones of the only store, so that later keys need not be computed.
+        aligned: the queries are the last ones of the only store, so that later keys need not be computed. Its
+            derivative is written out, in reverse mode alone.
 
     Returns:
         The averages in float32; a query that sees nothing gets finite values of no meaning.
@@ -86,7 +86,7 @@ def _aligned_forward(
 ) -> tuple[Array, tuple]:
     store = Entries(keys, values, slots)
     count, seen = queries.shape[1], keys.shape[-1]
-    if queries.shape[0] * count * seen > KEPT and count > BLOCK:
+    if queries.shape[0] * count * seen > SCORES and count > BLOCK:
         average, normaliser = _attend_in_turn(queries, store, index, start)
     else:
         blocks = []
@@ -103,15 +103,17 @@ def _aligned_forward(
 def _aligned_backward(kept: tuple, gradient: Array) -> tuple:
     """Gradients from scores computed again, a block of keys at a time (Dao et al. 2022, algorithm 4).
 
-    Scores are held transposed, (rows, slots, queries): then each of the five products reads its factors in the order
-    they lie in memory.
+    Scores are held transposed, (rows, slots, queries): then none of the five products needs a transposed copy of them.
     """
+    # Outside of a jit some of it comes back as numpy's.
     queries, like_queries, store, index, start, average, normaliser = jax.tree.map(jnp.asarray, kept)
     rows, count, dim = queries.shape
     prefix = store.keys.shape[-1] - count
     block = max(SCORES // (rows * count), BLOCK)
+    offset = (gradient * average).sum(-1, keepdims=True)
+    gradient = gradient.astype(store.keys.dtype)
     sides = _Sides(
-        queries, by_rows(queries.mT), gradient, normaliser, (gradient * average).sum(-1, keepdims=True), index
+        queries, by_rows(queries.mT), gradient, by_rows(gradient.mT), normaliser.mT, offset.mT, index
     )
     towards_queries = jnp.zeros((rows, dim, count), jnp.float32)
     parts = []
@@ -148,11 +150,15 @@ _aligned.defvjp(_aligned_forward, _aligned_backward)
 
 
 class _Sides(NamedTuple):
-    """What the backward pass needs of the queries: (rows, queries, dim), transposed, and one number a query."""
+    """What the backward pass needs of the queries and of the averages' gradient.
+
+    Both as (rows, queries, dim) and transposed; numbers as (rows, 1, queries).
+    """
 
     queries: Array
-    transposed: Array
+    queries_transposed: Array
     gradient: Array
+    gradient_transposed: Array
     normaliser: Array
     offset: Array
     index: Array
@@ -161,10 +167,11 @@ class _Sides(NamedTuple):
         """Without the queries before `first`."""
         return _Sides(
             self.queries[:, first:],
-            self.transposed[:, :, first:],
+            self.queries_transposed[:, :, first:],
             self.gradient[:, first:],
-            self.normaliser[:, first:],
-            self.offset[:, first:],
+            self.gradient_transposed[:, :, first:],
+            self.normaliser[:, :, first:],
+            self.offset[:, :, first:],
             self.index[first:],
         )
 
@@ -172,16 +179,15 @@ class _Sides(NamedTuple):
 def _block_gradient(store: Entries, sides: _Sides, start: Array) -> tuple[Array, Array, Array]:
     """Gradients that pass through one block of keys: of the queries (transposed), of its keys, of its values."""
     dtype = store.keys.dtype
-    gradient = sides.gradient.astype(dtype)
-    scores = matmul(by_rows(store.keys.mT), sides.transposed)
+    scores = matmul(by_rows(store.keys.mT), sides.queries_transposed)
     seen = visible(store.index, sides.index, start).mT
-    weights = _where(seen, jnp.exp(scores - sides.normaliser.mT), 0.0)
-    towards_weights = matmul(store.values, by_rows(gradient.mT))
-    towards_scores = (weights * (towards_weights - sides.offset.mT)).astype(dtype)
+    weights = _where(seen, jnp.exp(scores - sides.normaliser), 0.0)
+    towards_weights = matmul(store.values, sides.gradient_transposed)
+    towards_scores = (weights * (towards_weights - sides.offset)).astype(dtype)
     return (
         matmul(store.keys, towards_scores),
         matmul(towards_scores, sides.queries),
-        matmul(weights.astype(dtype), gradient),
+        matmul(weights.astype(dtype), sides.gradient),
     )
 
 
@@ -220,14 +226,13 @@ def _over_store(queries: Array, store: Entries, index: Array, start: Array | int
     rows, count, dim = queries.shape
     own, _, slots = store.keys.shape
     takes = rows // own
-    heads = own // store.index.shape[0] if store.index.shape[0] > 1 else own
     if takes > 1:  # takes of one example lie together: bring them beside the queries, so a key is read once
         heads = own // store.index.shape[0]
         queries = (
             queries.reshape(-1, takes, heads, count, dim).swapaxes(1, 2).reshape(own, takes * count, dim)
         )
         index = jnp.tile(index, takes)
-    block = max(SCORES // (own * takes * count), 128)
+    block = max(SCORES // (own * takes * count), BLOCK)
     share = (
         _over_blocks(queries, store, index, start, block)
         if slots > block

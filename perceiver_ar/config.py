@@ -49,7 +49,7 @@ class ModelConfig:
     cross_attend_dropout: float = 0.0
     """Part of the prefix (inputs before the latents) that one training example drops (paper, appendix)."""
     dtype: DType = "float32"
-    """Type of the factors of matrix products, and of the cache; sums, softmax, norms and logits are float32 always."""
+    """Type of the cache, and of the factors of products of more than a few rows; all else is float32 always."""
     remat: bool = False
     """Recompute each latent layer in the backward pass rather than keep its activations."""
 

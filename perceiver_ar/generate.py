@@ -3,6 +3,7 @@
 Tokens in, tokens out; music and files are other modules' business.
 """
 
+import contextlib
 from collections.abc import Generator
 from functools import partial
 from threading import Thread
@@ -36,12 +37,17 @@ class Chunk(NamedTuple):
 
 def primer_limit(config: ModelConfig) -> int:
     """Most primer tokens that are used: the context, less the room for new tokens up to the first refill."""
-    return config.context - (config.latents - refilled(config))
+    return config.context - refill_room(config)
 
 
 def refilled(config: ModelConfig) -> int:
     """Latents a fill recomputes: half of them, so that no more than the new tokens are computed again."""
     return config.latents // 2
+
+
+def refill_room(config: ModelConfig) -> int:
+    """New tokens between two refills."""
+    return config.latents - refilled(config)
 
 
 def bucket(count: int, smallest: int, limit: int) -> int:
@@ -65,7 +71,8 @@ def generate(
     """Continue every primer `takes` times, without end; closing the iterator stops at once.
 
     Rows of a chunk are primers x takes, the takes of one primer together. All takes of a primer share its
-    prefill. A row depends on the seed, the primers and its number alone, not on its takes or the chunk size.
+    prefill. A row depends on the seed, the primers and its number alone, not on its takes or the chunk size: in
+    float32 to the last bits of the logits, in bfloat16 to its rounding.
 
     Args:
         primers: int tokens (n,), one or more each; of a longer one the last `primer_limit` tokens are used.
@@ -84,8 +91,11 @@ def generate(
         if primer.min() < PAD or primer.max() >= model.config.vocab_size:
             raise ValueError(f"a primer's tokens must lie between 0 and {model.config.vocab_size - 1}")
     run = _Run(model, codec, primers, takes, sampling or Sampling(), seed, chunk)
-    while True:
-        yield run.advance()
+    try:
+        while True:
+            yield run.advance()
+    finally:
+        run.close()
 
 
 class _Run:
@@ -101,8 +111,7 @@ class _Run:
         seed: int,
         chunk: int,
     ) -> None:
-        self.chunk = chunk
-        self.ahead: Thread | None = None
+        self.chunk, self.closed = chunk, False
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.array()
         rows = jnp.arange(len(primers) * takes)
@@ -122,11 +131,13 @@ class _Run:
         self.shift = np.repeat([size - len(primer) for primer in primers], takes)
         self.history = np.repeat(tokens, takes, axis=0)
         self.origin = self.length = size
+        self.compiled: set[tuple[int, bool]] = set()
+        self.ahead: tuple[tuple[int, bool], Thread] | None = None
         self.room = self.config.latents - latents
         positions = self._positions(0, size)[::takes]
         logits, cache = _prefill(self.model, tokens, positions, latents, self._start())
         self.logits = jnp.repeat(logits, takes, axis=0)
-        self.cache = _fork(cache, self.config, takes, max(min(RING, self.config.context), self.room))
+        self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
 
     def advance(self) -> Chunk:
         """The next chunk: fewer tokens where the latents are full before."""
@@ -137,60 +148,74 @@ class _Run:
         tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
+        self._compile_ahead()
         return Chunk(tokens, np.asarray(logits)[:, :steps])
 
     def _refill(self) -> None:
         """Recompute the last half of the latents, so that there is room for new ones (paper, section 3.2)."""
-        count = refilled(self.config)
-        if (
-            self.config.position != "rotary"
-            and self.length + self.config.latents - count > self.config.context
-        ):
-            # Absolute positions end with the context: the window starts again from its first position.
+        self.room = refill_room(self.config)
+        if self._begins_again(self.length):
             self._prefill([row[row != PAD] for row in self.history], 1)
             return
-        self.room = self.config.latents - count
-        fitting = self._fitting(self.cache, self.length)
-        if self.ahead and _shapes(fitting) != _shapes(self.cache):
-            self.ahead.join()
-            self.ahead = None
-        self.cache = fitting
-        positions = self._positions(self.length - count, count)
-        self.logits, self.cache = _refill(
-            self.model, self.cache, self.history[:, -count:], positions, self._start()
-        )
-        self._compile_ahead()
+        needs = self._needs(self.length)
+        if self.ahead and self.ahead[0] == needs:
+            self.ahead[1].join()
+        self.cache = _fitted(self.cache, *needs)
+        count = refilled(self.config)
+        tokens, positions = self.history[:, -count:], self._positions(self.length - count, count)
+        self.logits, self.cache = _refill(self.model, self.cache, tokens, positions, self._start())
 
     def _start(self) -> int:
         """First index in the window, such that it never exceeds the context before the next fill."""
         return max(0, self.length + self.room - self.config.context)
 
-    def _fitting(self, cache: Cache, length: int) -> Cache:
-        """The cache with a ring long enough for a refill at `length`, and without a prefix that has left the window."""
-        assert cache.recent is not None
-        ring, context = cache.recent.keys.shape[-1], self.config.context
-        needed = min(length - self.origin + self.room, context)
-        if needed > ring:
-            cache = cache._replace(recent=cache.recent.grow(min(max(2 * ring, needed), context)))
-        if cache.prefix is not None and length + self.room - context >= cache.prefix.keys.shape[-1]:
-            cache = cache._replace(prefix=None)
-        return cache
+    def _begins_again(self, length: int) -> bool:
+        """Whether a refill at `length` is a prefill: absolute positions end with the context."""
+        return self.config.position != "rotary" and length + refill_room(self.config) > self.config.context
+
+    def _needs(self, length: int) -> tuple[int, bool]:
+        """Slots of the ring, and whether there is a prefix, for a refill at `length`: what its programs depend on."""
+        prefix, recent = self.cache.prefix, self.cache.recent
+        assert recent is not None
+        ring, context, end = recent.keys.shape[-1], self.config.context, length + refill_room(self.config)
+        needed = min(end - self.origin, context)
+        visible = prefix is not None and end - context < prefix.keys.shape[-1]
+        return (ring if needed <= ring else min(max(2 * ring, needed), context)), visible
 
     def _compile_ahead(self) -> None:
-        """Compile in the background what a cache of another shape will need soon, so that nobody waits for it."""
-        coming = jax.eval_shape(partial(self._fitting, length=self.length + RING), self.cache)
-        if self.ahead or _shapes(coming) == _shapes(self.cache):
+        """Compile in the background what a refill before long needs and no refill needed before.
+
+        The thread is no daemon, since a compiler that loses its interpreter aborts loudly: a program that ends at that
+        moment waits for what is being compiled.
+        """
+        if self.ahead and self.ahead[1].is_alive():
             return
-        count = refilled(self.config)
-        refill = self.model, coming, self.history[:, -count:], self._positions(self.length - count, count), 0
-        refill, step = jax.tree.map(_abstract, (refill, self._arguments(coming, self.chunk)))
+        next_refill, every = self.length + self.room, refill_room(self.config)
+        for length in range(next_refill, next_refill + max(RING, every), every):
+            if self._begins_again(length):
+                return
+            if (needs := self._needs(length)) not in self.compiled:
+                break
+        else:
+            return
+        coming = jax.eval_shape(lambda cache: _fitted(cache, *needs), self.cache)
+        positions = self._positions(0, refilled(self.config))
+        refill = self.model, coming, positions[:, :, 0], positions, 0
+        refill, steps = jax.tree.map(_abstract, (refill, self._arguments(coming, self.chunk)))
 
         def compile_both() -> None:
-            _refill.lower(*refill).compile()
-            _steps.lower(*step).compile()
+            with contextlib.suppress(Exception):  # who needs the program meets the same error, and handles it
+                _refill.lower(*refill).compile()
+                if not self.closed:
+                    _steps.lower(*steps).compile()
 
-        self.ahead = Thread(target=compile_both, name="compile")
-        self.ahead.start()
+        self.compiled.add(needs)
+        self.ahead = needs, Thread(target=compile_both, name="compile")
+        self.ahead[1].start()
+
+    def close(self) -> None:
+        """Nothing more will be needed."""
+        self.closed = True
 
     def _arguments(self, cache: Cache, steps: int) -> tuple:
         """What `_steps` takes for the next `steps` tokens."""
@@ -218,9 +243,12 @@ def _abstract(x: Any) -> Any:
     return x if isinstance(x, int) else jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
-def _shapes(cache: Cache) -> Any:
-    """Structure and shapes of a cache, on which the programs depend."""
-    return jax.tree.map(jnp.shape, cache)
+def _fitted(cache: Cache, slots: int, prefix: bool) -> Cache:
+    """The cache with a ring of `slots`, and without its prefix unless that is still in the window."""
+    assert cache.recent is not None
+    if slots > cache.recent.keys.shape[-1]:
+        cache = cache._replace(recent=cache.recent.grow(slots))
+    return cache if prefix else cache._replace(prefix=None)
 
 
 @partial(jax.jit, static_argnames="latents")
@@ -230,11 +258,6 @@ def _prefill(
     logits, cache = model(tokens, positions, latents, Cache.empty(model.config, tokens.shape[0], start))
     assert cache is not None
     return logits[:, -1], cache
-
-
-@partial(jax.jit, static_argnames=("config", "takes", "slots"))
-def _fork(cache: Cache, config: ModelConfig, takes: int, slots: int) -> Cache:
-    return cache.fork(config, takes, slots)
 
 
 @partial(jax.jit, donate_argnames="cache")

@@ -30,7 +30,7 @@ def phases(positions: Int[Array, "..."], lengths: np.ndarray) -> Int[Array, "...
 
 
 def sine(phase: Int[Array, "..."]) -> Float[Array, "..."]:
-    """Sine of an angle in parts of 2^-32 of a turn, to 2e-7.
+    """Sine of an angle in parts of 2^-32 of a turn, to 3e-7.
 
     XLA computes it again in everything that it turns, and so it has to be cheap: folded to a quarter turn either way,
     and then an odd polynomial (least squares of relative errors).

@@ -19,7 +19,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="perceiver-ar-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", os.environ["XDG_CACHE_HOME"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-SHAPED = ("attention", "cache", "model", "positions", "sampling")
+SHAPED = ("attention", "cache", "model", "positions", "products", "sampling")
 """Modules of the package whose signatures give shapes."""
 install_import_hook(
     [f"perceiver_ar.{name}" for name in SHAPED] + ["training.loss", "training.step"], "beartype.beartype"

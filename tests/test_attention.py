@@ -38,9 +38,8 @@ def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Blocks as they are, and so small that 300 slots need several of each kind, the last ones ragged."""
     if request.param != "default":
         monkeypatch.setattr(attention, "BLOCK", 48)
-        monkeypatch.setattr(attention, "SCORES", 64)
     if request.param == "small blocks in turn":
-        monkeypatch.setattr(attention, "KEPT", 64)
+        monkeypatch.setattr(attention, "SCORES", 64)
     return request.param
 
 
@@ -149,10 +148,38 @@ def test_takes_share_a_prefix_as_if_each_had_a_copy(blocks: str, pads: tuple[int
     np.testing.assert_allclose(got, attend_reference(q, whole, index), atol=2e-6)
 
 
-def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:
-    entries = store(2, np.full((1, 6), EMPTY))
-    total, gradient = jax.value_and_grad(lambda q: attend(q, [entries], jnp.arange(3)).sum())(queries(2, 3))
-    assert np.isfinite(total) and np.isfinite(gradient).all()
+def test_a_query_that_sees_nothing_changes_no_gradient(blocks: str) -> None:
+    """The first 40 of 60 latents are padding: what comes of them is finite, and nobody's gradient but zero's."""
+    entries, q, index = store(2, padded(100, 80)), queries(2, 60), jnp.arange(40, 100)
+
+    def gradients(q: jax.Array, index: jax.Array) -> tuple[jax.Array, ...]:
+        def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+            return jnp.square(
+                attend(q, [Entries(keys, values, entries.index)], index, aligned=True)[:, -20:]
+            ).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
+
+    with_blind, without = gradients(q, index), gradients(q[:, 40:], index[40:])
+    assert (np.asarray(with_blind[0])[:, :40] == 0).all()
+    np.testing.assert_allclose(with_blind[0][:, 40:], without[0], atol=1e-5)
+    for mine, theirs in zip(with_blind[1:], without[1:], strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_gradients_in_bfloat16_are_near_those_in_float32() -> None:
+    entries, q, index = store(2, padded(200, 3)), queries(2, 60), jnp.arange(140, 200)
+
+    def gradients(dtype: str) -> tuple[jax.Array, ...]:
+        def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+            rounded = Entries(keys.astype(dtype), values.astype(dtype), entries.index)
+            return jnp.square(attend(q, [rounded], index, aligned=True)).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
+
+    for coarse, fine in zip(gradients("bfloat16"), gradients("float32"), strict=True):
+        assert coarse.dtype == jnp.float32
+        assert np.abs(coarse - fine).max() < 0.02 * np.abs(fine).max()
 
 
 MEMORY = r"""

@@ -147,6 +147,18 @@ def test_cross_attend_dropout_hides_what_it_drops() -> None:
     assert used[:16].sum() == 8 and used[16:].all()
 
 
+def test_a_later_token_changes_no_earlier_logit() -> None:
+    """Forward, beside the gradients above, whose derivative is written by hand."""
+    config = small_config()
+    model, place = small_model(config), where(config, 24)
+    inputs = np.asarray(tokens(1, 24)).copy()
+    before = np.asarray(uncached(model, jnp.asarray(inputs), place, 8))
+    inputs[0, -3] = (inputs[0, -3] + 1) % config.vocab_size
+    after = np.asarray(uncached(model, jnp.asarray(inputs), place, 8))
+    np.testing.assert_array_equal(before[0, :-3], after[0, :-3])
+    assert (before[0, -3:] != after[0, -3:]).any(axis=-1).all()
+
+
 def test_remat_changes_no_gradient_and_takes_less_memory() -> None:
     def gradients(config: ModelConfig) -> tuple[dict, int]:
         def loss(params: dict) -> jax.Array:

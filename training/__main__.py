@@ -122,7 +122,9 @@ def _export(options: Export) -> None:
     text = f"# {options.output.name}\n\nStep {int(state.step):,} of a run with this config:\n\n"
     text += f"```json\n{json.dumps(config.to_dict(), indent=1)}\n```\n"
     text = card.read_text(encoding="utf-8") if card.is_file() else text
-    save(options.output, from_params(config.model, state.params), MusicCodec(), text)
+    # Coarse factors and recomputed layers are for training; a single token is faster without.
+    shipped = replace(config.model, dtype="float32", remat=False)
+    save(options.output, from_params(shipped, state.params), MusicCodec(), text)
     print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perceiver_ar.checkpoint import load
-from perceiver_ar.model import from_params, to_params
+from perceiver_ar.model import to_params
 from training.config import Paths, TrainConfig
 from training.data.crops import batches
 from training.data.midi import Pieces, load_pieces
@@ -74,8 +75,14 @@ def train(config: TrainConfig, paths: Paths) -> State:
 
 
 def _begin_with(state: State, config: TrainConfig, folder: Path) -> State:
-    """The state with the weights of a shipped model, whose shape must be the run's."""
-    return state._replace(params=to_params(from_params(config.model, to_params(load(folder).model))))
+    """The state with the weights of a shipped model, which must compute what the run's model does."""
+    found = load(folder)
+    free = {
+        name: getattr(config.model, name) for name in ("dtype", "remat", "dropout", "cross_attend_dropout")
+    }
+    if replace(found.config, **free) != config.model:
+        raise ValueError(f"{folder} is a model of another config than the run's")
+    return state._replace(params=to_params(found.model))
 
 
 def _look(config: TrainConfig, state: State, held_out: Pieces) -> float:
