@@ -13,8 +13,9 @@ PRESET = TrainConfig(
         heads=4,
         cross_heads=4,
         cross_attend_dropout=0.1,
+        dtype="bfloat16",
     ),
-    stages=(Stage(0.5, 1024, 8), Stage(0.7, 4096, 4), Stage(1.0, 16_384, 2)),
+    stages=(Stage(0.4, 2048, 8), Stage(0.6, 4096, 8), Stage(0.7, 8192, 8), Stage(1.0, 16_384, 4)),
     steps=12_000,
     optim=OptimConfig(name="muon", rate=1e-3, muon_rate=0.006, warmup=100, decay=2_400, b2=0.99),
 )
