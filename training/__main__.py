@@ -39,7 +39,7 @@ class Evaluate:
     latents: int | None = None
     """Latents of a window; default: the model's."""
     stride: int | None = None
-    """Tokens a window scores; default: its latents."""
+    """Tokens a window scores; default: half of its latents."""
     dtype: DType | None = None
     """Type of the factors of matrix products; default: the model's."""
     baselines: bool = False

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from perceiver_ar.model import Params, PerceiverAR, to_params
 from training.data.crops import Batch, batch_of
 from training.data.midi import Pieces
 from training.step import make_score
+
+WINDOWS_AT_ONCE = 2
+"""Windows scored side by side: one alone leaves cores idle between its kernels."""
 
 
 class Window(NamedTuple):
@@ -58,11 +62,14 @@ def score(
     latents: int | None = None,
 ) -> Iterator[tuple[float, int]]:
     """Sum of NLL in nats and number of tokens of each window, with at least `context - stride` tokens before each."""
-    context, latents = context or config.context, latents or config.latents
+    shown, behind = context or config.context, latents or config.latents
     run = make_score(config)
-    for window in chosen:
-        batch = window_batch(pieces, window, context, latents)
-        yield float(run(params, *batch).sum()), window.scored
+
+    def one(window: Window) -> tuple[float, int]:
+        return float(run(params, *window_batch(pieces, window, shown, behind)).sum()), window.scored
+
+    with ThreadPoolExecutor(WINDOWS_AT_ONCE) as pool:
+        yield from pool.map(one, chosen)
 
 
 def evaluate(
@@ -76,15 +83,16 @@ def evaluate(
     """NLL in nats a token over all pieces, every token after a piece's first scored once.
 
     Args:
-        stride: tokens a window scores, at most its latents, which are the default: each token then has at least
-            `context - stride` tokens before it, or all there are.
+        stride: tokens a window scores, at most its latents: each token then has at least `context - stride` tokens
+            and `latents - stride` latents before it, or all there are. The default is half of the latents, since
+            that is what `generate` has behind each new token at least.
 
     Raises:
         ValueError: more context or latents than the model has, or a stride that does not fit.
     """
     config = model.config
     context, latents = context or config.context, latents or config.latents
-    stride = stride or latents
+    stride = stride or -(-latents // 2)
     if not 0 < latents <= context <= config.context or latents > config.latents:
         raise ValueError(f"the model has {config.context} tokens of context and {config.latents} latents")
     if not 0 < stride <= latents:
@@ -92,8 +100,11 @@ def evaluate(
     chosen = windows(pieces, stride)
     began, total, count = time.monotonic(), 0.0, 0
     scores = score(config, to_params(model), pieces, chosen, context=context, latents=latents)
-    for nll, tokens in track(scores, "Scoring", total=len(chosen), console=Console(stderr=True)):
+    console = Console(stderr=True)
+    for number, (nll, tokens) in enumerate(track(scores, "Scoring", len(chosen), console=console), 1):
         total, count = total + nll, count + tokens
+        if not console.is_terminal and number % (len(chosen) // 20 + 1) == 0:
+            console.print(f"{number} of {len(chosen)} windows, {total / count:.4f} nats a token so far")
     return {
         "nll": total / count,
         "tokens": count,
