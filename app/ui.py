@@ -9,8 +9,8 @@ from app.midi_tab import midi_tab
 from app.service import Service
 
 STATIC = Path(__file__).parent / "static"
-LARGEST_UPLOAD = 200_000_000
-"""Bytes. The reader refuses far less, and says what to do, which Gradio does not; this only keeps the disk free."""
+LARGEST_UPLOAD = 10_000_000
+"""Bytes. The reader refuses less than that, and says what to do; this only keeps the disk free."""
 
 
 def page(service: Service) -> gr.Blocks:

@@ -106,10 +106,14 @@ class Page:
         self.tab.goto(address)
         self.tab.wait_for_selector("#roll canvas")
 
-    def upload(self, path: Path) -> None:
-        if self.tab.locator("#upload button[aria-label='Clear']").count():
-            self.tab.click("#upload button[aria-label='Clear']")
+    def upload(self, path: Path, *, kept: bool = True) -> None:
+        """Upload a file, and wait until it is there, unless it will not be `kept`."""
+        clear = self.tab.locator("#upload button[aria-label='Clear']")
+        if clear.count():
+            clear.click()
         self.tab.set_input_files("#upload input[type=file]", path)
+        if kept:
+            clear.wait_for(timeout=PATIENCE)
 
     def drawn(self, pattern: str) -> None:
         """Wait until the roll says that it shows this."""
@@ -228,7 +232,7 @@ def test_bad_files_get_a_sentence_and_the_piece_stays(page: Page, scale: Path, t
     huge = tmp_path / "huge.mid"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
-    page.upload(huge)
+    page.upload(huge, kept=False)
     page.says(".toast-body", "maximum allowed size")
     assert "Traceback" not in page.tab.content()
     page.drawn("24 notes of the original")
