@@ -153,6 +153,30 @@ def test_takes_share_a_prefix_as_if_each_had_a_copy(blocks: str, pads: tuple[int
     np.testing.assert_allclose(got, attend_reference(q, whole, index), atol=2e-6)
 
 
+def test_gradients_equal_the_references(blocks: str) -> None:
+    entries, q, index = store(4, padded(300, 0, 5)), queries(4, 100), jnp.arange(200, 300)
+    weight = queries(4, 100)[::-1]
+
+    def gradients(fast: bool) -> tuple[jax.Array, ...]:
+        def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+            part = Entries(keys, values, entries.index)
+            if fast:
+                return (weight * attend(q, [part], index, aligned=True)).sum()
+            return (weight * attend_reference(q, part, index)).sum()
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
+
+    for got, wanted in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+        assert np.abs(wanted).max() > 0.1
+
+
+def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:
+    entries = store(2, np.full((1, 6), EMPTY))
+    total, gradient = jax.value_and_grad(lambda q: attend(q, [entries], jnp.arange(3)).sum())(queries(2, 3))
+    assert np.isfinite(total) and np.isfinite(gradient).all()
+
+
 def test_a_query_that_sees_nothing_changes_no_gradient(blocks: str) -> None:
     """The first 40 of 60 latents are padding: what comes of them is finite, and nobody's gradient but zero's."""
     entries, q, index = store(2, padded(100, 80)), queries(2, 60), jnp.arange(40, 100)
