@@ -5,6 +5,7 @@ score matrix never spans more than one block of queries and one block of keys (M
 Rabe & Staats 2021), and stores of different batch sizes meet in one softmax without being copied together.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -16,9 +17,9 @@ from perceiver_ar.products import by_rows, matmul
 
 BLOCK = 128
 """Queries a block: keys later than the block's last query are skipped, not masked."""
-SCORES = 1 << 24
-"""Most scores held at once (64 MiB in float32). Where all blocks of queries together have more, they run in turn, and
-then see all keys; where one block has, its keys are cut into blocks too, of at least `BLOCK`."""
+SCORES = 1 << 19
+"""Most scores held at once (2 MiB in float32, which stay in a CPU's cache): keys are cut into blocks of as many as that
+leaves room for, and of `BLOCK` at least."""
 MASKED = -1e30
 """Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
@@ -37,6 +38,10 @@ class Partial(NamedTuple):
         return Partial(
             self.total * mine + other.total * theirs, self.weight * mine + other.weight * theirs, peak
         )
+
+    def average(self) -> tuple[Array, Array]:
+        """Averages, and the logarithm of each query's normaliser, (rows, queries, 1)."""
+        return self.total / self.weight, self.peak + jnp.log(self.weight)
 
 
 def visible(
@@ -70,7 +75,8 @@ def attend(
     if aligned:
         (store,) = stores
         return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
-    return _attend_block(queries, stores, index, start)[0]
+    shares = [_over_store(queries, store, index, start, store.keys.shape[-1]) for store in stores]
+    return reduce(Partial.merge, shares).average()[0]
 
 
 @jax.custom_vjp
@@ -86,15 +92,12 @@ def _aligned_forward(
 ) -> tuple[Array, tuple]:
     store = Entries(keys, values, slots)
     count, seen = queries.shape[1], keys.shape[-1]
-    if queries.shape[0] * count * seen > SCORES and count > BLOCK:
-        average, normaliser = _attend_in_turn(queries, store, index, start)
-    else:
-        blocks = []
-        for first in range(0, count, BLOCK):
-            last = min(first + BLOCK, count)
-            part = store.part(0, seen - count + last)
-            blocks.append(_attend_block(queries[:, first:last], [part], index[first:last], start))
-        average, normaliser = (jnp.concatenate(x, axis=1) for x in zip(*blocks, strict=True))
+    blocks = []
+    for first in range(0, count, BLOCK):
+        last = min(first + BLOCK, count)
+        shares = _over_store(queries[:, first:last], store, index[first:last], start, seen - count + last)
+        blocks.append(shares.average())
+    average, normaliser = (jnp.concatenate(x, axis=1) for x in zip(*blocks, strict=True))
     # An empty slice carries the type of the queries, which the gradient shall have.
     kept = queries.astype(keys.dtype), queries[:0], store, index, start, average, normaliser
     return average, kept
@@ -197,34 +200,10 @@ def _where(seen: Array, scores: Array, other: float) -> Array:
     return jnp.where(seen[:, None], split, other).reshape(scores.shape)
 
 
-def _attend_in_turn(queries: Array, store: Entries, index: Array, start: Array | int) -> tuple[Array, Array]:
-    """Blocks of queries as a loop, since a compiler may run unrolled ones at once, with all their scores."""
+def _over_store(queries: Array, store: Entries, index: Array, start: Array | int, slots: int) -> Partial:
+    """The share of the first `slots` of a store, whose rows may each serve several takes."""
     rows, count, dim = queries.shape
-    more = -count % BLOCK
-    queries = jnp.pad(queries, ((0, 0), (0, more), (0, 0))).reshape(rows, -1, BLOCK, dim)
-    index = jnp.pad(index, (0, more)).reshape(-1, BLOCK)
-    blocks = jax.lax.map(
-        lambda part: _attend_block(part[0], [store], part[1], start), (queries.swapaxes(0, 1), index)
-    )
-    average, normaliser = (x.swapaxes(0, 1).reshape(rows, -1, x.shape[-1])[:, :count] for x in blocks)
-    return average, normaliser
-
-
-def _attend_block(
-    queries: Array, stores: list[Entries], index: Array, start: Array | int
-) -> tuple[Array, Array]:
-    """Averages, and the logarithm of each query's normaliser, (rows, queries, 1)."""
-    parts = [_over_store(queries, store, index, start) for store in stores]
-    share = parts[0]
-    for part in parts[1:]:
-        share = share.merge(part)
-    return share.total / share.weight, share.peak + jnp.log(share.weight)
-
-
-def _over_store(queries: Array, store: Entries, index: Array, start: Array | int) -> Partial:
-    """The share of one store, whose rows may each serve several takes."""
-    rows, count, dim = queries.shape
-    own, _, slots = store.keys.shape
+    own = store.keys.shape[0]
     takes = rows // own
     if takes > 1:  # takes of one example lie together: bring them beside the queries, so a key is read once
         heads = own // store.index.shape[0]
@@ -232,12 +211,7 @@ def _over_store(queries: Array, store: Entries, index: Array, start: Array | int
             queries.reshape(-1, takes, heads, count, dim).swapaxes(1, 2).reshape(own, takes * count, dim)
         )
         index = jnp.tile(index, takes)
-    block = max(SCORES // (own * takes * count), BLOCK)
-    share = (
-        _over_blocks(queries, store, index, start, block)
-        if slots > block
-        else _share(queries, store, index, start)
-    )
+    share = _over_blocks(queries, store, index, start, slots)
     if takes > 1:
 
         def back(x: Array) -> Array:
@@ -257,15 +231,17 @@ def _share(queries: Array, store: Entries, index: Array, start: Array | int) -> 
     return Partial(total, weights.sum(axis=-1, keepdims=True), peak)
 
 
-def _over_blocks(queries: Array, store: Entries, index: Array, start: Array | int, block: int) -> Partial:
-    """The share of a long store, a block of keys at a time; the last block overlaps none, it is shorter."""
-    slots = store.keys.shape[-1]
+def _over_blocks(queries: Array, store: Entries, index: Array, start: Array | int, slots: int) -> Partial:
+    """The share of the first `slots`, a block of keys at a time; the last block overlaps none, it is shorter."""
+    rows, count, dim = queries.shape
+    block = max(SCORES // (rows * count), BLOCK)
     whole = slots // block
+    if whole == 0 or slots == block:
+        return _share(queries, store.part(0, slots), index, start)
 
     def step(share: Partial, at: Array) -> tuple[Partial, None]:
         return share.merge(_share(queries, store.part(at, block), index, start)), None
 
-    rows, count, dim = queries.shape
     none = jnp.zeros((rows, count, 1), jnp.float32)
     share = Partial(jnp.zeros((rows, count, dim), jnp.float32), none, none + MASKED)
     share, _ = jax.lax.scan(step, share, block * jnp.arange(whole))
