@@ -27,6 +27,8 @@ def product(
     """
     if x.shape[0] > FEW:
         return cast(Array, _product(x, weight, dtype))
+    if x.shape[0] == 1:
+        return x @ weight.T
     # The weights on the left, and barriers that keep it so: the other way round XLA packs them anew for every token.
     barrier = jax.lax.optimization_barrier
     return barrier(matmul(weight, barrier(x.T))).T
