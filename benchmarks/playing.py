@@ -20,7 +20,8 @@ from perceiver_ar.codecs.music import MusicCodec, Note, NoteStream
 from perceiver_ar.generate import generate
 from perceiver_ar.registry import user_cache
 from perceiver_ar.sampling import Sampling
-from training.data.midi import Pieces, load_pieces
+from training.data.domain import Pieces
+from training.data.music import load_pieces
 
 FEATURES = (
     "notes a second",

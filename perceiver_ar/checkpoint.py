@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialised
 
+from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
@@ -36,7 +37,7 @@ class Pretrained:
     card: str
 
 
-def save(folder: Path, model: PerceiverAR, codec: MusicCodec, card: str) -> None:
+def save(folder: Path, model: PerceiverAR, codec: Codec, card: str) -> None:
     """Write a model's folder.
 
     Weights are stored as float16: half the size, and too fine a grid (1 in 2,000) to move the NLL.

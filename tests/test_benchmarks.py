@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.playing import FEATURES, cuts, features, repetition, shared_area, silence
 from perceiver_ar.codecs.music import Note
-from training.data.midi import Pieces
+from training.data.domain import Pieces
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,9 +19,10 @@ from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import EOS, PAD, SOS, ModelConfig
 from perceiver_ar.model import PerceiverAR, to_params
 from training.__main__ import main
-from training.config import AugmentConfig, OptimConfig, Paths, Stage, TrainConfig
+from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.data import crops
-from training.data.midi import Pieces, load_pieces
+from training.data.domain import Pieces
+from training.data.music import Music, load_pieces, stretched, transposed
 from training.evaluate import baselines, evaluate, score, spread, window_batch, windows
 from training.loop import Diverged, read_metrics, train
 from training.loss import token_nll, training_loss
@@ -34,6 +35,7 @@ MODEL = ModelConfig(
     CODEC.vocab_size, context=64, latents=16, width=16, layers=2, heads=2, cross_heads=2, dropout=0.1
 )
 CONFIG = TrainConfig(
+    domain=Music(),
     model=MODEL,
     stages=(Stage(0.5, 32, 2), Stage(1.0, 64, 2)),
     steps=6,
@@ -120,36 +122,37 @@ def test_a_batch_depends_on_seed_and_step_alone(pieces: Pieces) -> None:
 
 def test_first_tokens_are_predicted_too() -> None:
     crop = np.array([SOS, 7, 8, 9], np.int32)
-    batch = crops.batch_of([crop], context=8, latents=4)
+    batch = crops.batch_of([crops.Crop(crop, 3)], CODEC, context=8, latents=4)
     assert batch.tokens.tolist() == [[PAD] * 5 + [SOS, 7, 8]]
-    assert batch.targets.tolist() == [[SOS, 7, 8, 9]]
+    assert batch.positions[0, :, 0].tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
+    assert batch.targets.tolist() == [[PAD, 7, 8, 9]]
 
 
 def test_transposition_moves_notes_and_nothing_else(pieces: Pieces) -> None:
     tokens = pieces[0].astype(np.int32)
-    moved = CODEC.decode(crops.transpose(tokens, 5))
+    moved = CODEC.decode(transposed(tokens, 5))
     plain = CODEC.decode(tokens)
     assert [note._replace(pitch=note.pitch + 5) for note in plain] == moved
     highest = np.array([CODEC.note_on + 127, CODEC.time_shift, CODEC.note_off + 127], np.int32)
-    assert np.array_equal(crops.transpose(highest, 1), highest)
+    assert np.array_equal(transposed(highest, 1), highest)
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.07])
 def test_a_stretch_multiplies_times_without_adding_up_errors(pieces: Pieces, factor: float) -> None:
     tokens = pieces[1].astype(np.int32)
-    stretched, plain = CODEC.decode(crops.stretch(tokens, factor)), CODEC.decode(tokens)
-    assert len(stretched) == len(plain)
-    for new, old in zip(stretched, plain, strict=True):
+    slower, plain = CODEC.decode(stretched(tokens, factor)), CODEC.decode(tokens)
+    assert len(slower) == len(plain)
+    for new, old in zip(slower, plain, strict=True):
         assert new.pitch == old.pitch
         assert abs(new.start - old.start * factor) < 0.006
         assert abs(new.end - old.end * factor) < 0.006
     if factor == 1.0:
-        assert np.array_equal(crops.stretch(tokens, 1.0), tokens[: len(crops.stretch(tokens, 1.0))])
+        assert np.array_equal(stretched(tokens, 1.0), tokens[: len(stretched(tokens, 1.0))])
 
 
 def test_augmentation_can_be_turned_off(pieces: Pieces) -> None:
     tokens = pieces[0].astype(np.int32)
-    same = crops.augment(tokens, AugmentConfig(transpose=0, stretch=0.0), np.random.default_rng(0))
+    same = Music(transpose=0, stretch=0.0).augment(tokens, np.random.default_rng(0))
     assert np.array_equal(same, tokens)
 
 
@@ -258,8 +261,8 @@ def test_impossible_runs_are_refused() -> None:
 @pytest.mark.parametrize("stride", [5, 16])
 def test_every_token_is_scored_once_with_enough_before_it(pieces: Pieces, stride: int) -> None:
     seen = [np.zeros(len(pieces[number]), int) for number in range(len(pieces))]
-    for window in windows(pieces, stride):
-        batch = window_batch(pieces, window, MODEL.context, MODEL.latents)
+    for window in windows(Music(), pieces, stride):
+        batch = window_batch(pieces, window, CODEC, MODEL.context, MODEL.latents)
         assert np.count_nonzero(batch.targets != PAD) == window.scored
         scored = slice(window.end - window.scored, window.end)
         assert np.array_equal(
@@ -275,8 +278,8 @@ def test_every_token_is_scored_once_with_enough_before_it(pieces: Pieces, stride
 def test_the_nll_does_not_depend_on_padding(pieces: Pieces) -> None:
     """The score of a short window, padded or shown to the model as it is."""
     model = PerceiverAR(MODEL, jax.random.key(0))
-    (window, *_) = windows(pieces, 7)
-    (nll, count), *_ = list(score(MODEL, to_params(model), pieces, [window]))
+    (window, *_) = windows(Music(), pieces, 7)
+    (nll, _, count), *_ = list(score(MODEL, to_params(model), CODEC, pieces, [window]))
     crop = jnp.asarray(pieces[0][:8].astype(np.int32))[None]
     logits, _ = model(crop[:, :-1], jnp.arange(7)[None, :, None], 7)
     assert count == 7
@@ -285,13 +288,13 @@ def test_the_nll_does_not_depend_on_padding(pieces: Pieces) -> None:
 
 def test_evaluation_states_what_it_measured(pieces: Pieces) -> None:
     model = PerceiverAR(MODEL, jax.random.key(0))
-    found = evaluate(model, pieces, context=32, latents=8, stride=4)
+    found = evaluate(model, Music(), pieces, context=32, latents=8, stride=4)
     assert found["tokens"] == len(pieces.tokens) - len(pieces)
     assert (found["context"], found["latents"], found["stride"]) == (32, 8, 4)
     assert 5 < found["nll"] < 8
     for wrong in ({"context": 128}, {"latents": 32}, {"stride": 17}, {"latents": 16, "context": 8}):
         with pytest.raises(ValueError, match=r"context|stride"):
-            evaluate(model, pieces, **wrong)
+            evaluate(model, Music(), pieces, **wrong)
 
 
 def test_baselines_are_those_of_counts() -> None:
@@ -304,7 +307,7 @@ def test_baselines_are_those_of_counts() -> None:
 
 
 def test_a_look_at_the_split_is_spread_over_it(pieces: Pieces) -> None:
-    chosen = windows(pieces, 8)
+    chosen = windows(Music(), pieces, 8)
     some = spread(chosen, 5)
     assert len(some) == 5 and some[0] == chosen[0] and some[-1] == chosen[-1]
     assert spread(chosen, 10_000) == chosen

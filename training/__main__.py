@@ -11,13 +11,12 @@ from typing import Annotated
 import tyro
 
 from perceiver_ar.checkpoint import CARD, load, save
-from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import DType
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import presets
 from training.config import Paths, TrainConfig
-from training.data.midi import load_pieces
+from training.data.domain import Pieces, domain_class
 from training.evaluate import baselines, evaluate
 from training.loop import Diverged, train
 from training.state import Checkpoints, read_config
@@ -27,12 +26,12 @@ UNNAMED = tyro.conf.arg(name="")
 
 @dataclass(frozen=True)
 class Evaluate:
-    """NLL in nats a token of a model on one split of an archive; every token is scored once."""
+    """NLL in nats a token of a model on one split of its data; every token is scored once."""
 
     model: Annotated[str, tyro.conf.Positional]
     """A shipped model's name, or the folder of one."""
     data: Path
-    """Archive or folder of MIDI."""
+    """Archive or folder."""
     split: str = "validation"
     context: int | None = None
     """Tokens a window shows; default: the model's."""
@@ -101,13 +100,23 @@ def _evaluate(options: Evaluate) -> None:
     if options.dtype:
         model = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
-    pieces = load_pieces((options.data,), options.split, store)
+    domain = domain_class(pretrained.codec.name).of(pretrained.codec)
+    sequences = domain.load((options.data,), options.split, store)
     found = {"checkpoint": options.model, "split": options.split} | evaluate(
-        model, pieces, context=options.context, latents=options.latents, stride=options.stride
+        model,
+        domain,
+        sequences,
+        context=options.context,
+        latents=options.latents,
+        stride=options.stride,
     )
     if options.baselines:
-        counted = load_pieces((options.data,), "train", store)
-        found |= baselines(counted, pieces, pretrained.config.vocab_size)
+        counted = domain.load((options.data,), "train", store)
+        if not isinstance(counted, Pieces) or not isinstance(sequences, Pieces):
+            raise ValueError(
+                "--baselines counts the tokens of a corpus, and these data are made as they are needed"
+            )
+        found |= baselines(counted, sequences, pretrained.config.vocab_size)
     if options.json:
         print(json.dumps(found))
         return
@@ -124,7 +133,7 @@ def _export(options: Export) -> None:
     text = card.read_text(encoding="utf-8") if card.is_file() else text
     # Coarse factors and recomputed layers are for training; a single token is faster without.
     shipped = replace(config.model, dtype="float32", remat=False)
-    save(options.output, from_params(shipped, state.params), MusicCodec(), text)
+    save(options.output, from_params(shipped, state.params), config.domain.codec, text)
     print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_ar.config import ModelConfig
+from training.data.domain import Domain, domain_from_dict
 
 
 @dataclass(frozen=True)
@@ -46,25 +47,16 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """Changes that leave a performance a performance."""
-
-    transpose: int = 6
-    """Largest transposition, in semitones either way."""
-    stretch: float = 0.1
-    """Largest change of tempo, as a part."""
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """A whole run."""
 
+    domain: Domain
+    """Data, and what may be changed in them."""
     model: ModelConfig
     stages: tuple[Stage, ...]
     steps: int
     """Steps of the whole run, decay included."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     seed: int = 0
     save_every: int = 250
     """Steps between checkpoints."""
@@ -88,16 +80,16 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict that JSON can hold."""
-        return asdict(self) | {"model": self.model.to_dict()}
+        return asdict(self) | {"domain": self.domain.to_dict(), "model": self.model.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """The config that `to_dict` wrote."""
         nested = {
+            "domain": domain_from_dict(values["domain"]),
             "model": ModelConfig.from_dict(values["model"]),
             "stages": tuple(Stage(**stage) for stage in values["stages"]),
             "optim": OptimConfig(**values["optim"]),
-            "augment": AugmentConfig(**values["augment"]),
         }
         return cls(**values | nested)
 
@@ -107,7 +99,7 @@ class Paths:
     """Where a run reads and writes."""
 
     data: tuple[Path, ...]
-    """Archives or folders of MIDI; the first one's validation split is the run's."""
+    """Archives or folders; the first one's validation split is the run's."""
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
     init: Path | None = None

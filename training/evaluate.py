@@ -1,4 +1,4 @@
-"""Strided negative log-likelihood of whole pieces: every token is scored, once."""
+"""Strided negative log-likelihood of whole sequences: every token is scored, once."""
 
 import time
 from collections.abc import Iterator
@@ -9,11 +9,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from perceiver_ar.config import PAD, SOS, ModelConfig
+from perceiver_ar.codecs.base import Codec
+from perceiver_ar.config import SOS, ModelConfig
 from perceiver_ar.generate import bucket
 from perceiver_ar.model import Params, PerceiverAR, to_params
-from training.data.crops import Batch, batch_of
-from training.data.midi import Pieces
+from training.data.crops import Batch, Crop, batch_of
+from training.data.domain import Domain, Pieces, Sequences
 from training.step import make_score
 
 WINDOWS_AT_ONCE = 2
@@ -21,52 +22,63 @@ WINDOWS_AT_ONCE = 2
 
 
 class Window(NamedTuple):
-    """One call of the model: piece `number`, whose tokens up to `end` are shown, the last `scored` as targets."""
+    """One call of the model: sequence `number`, whose tokens up to `end` are shown, the last `scored` as targets."""
 
     number: int
     end: int
     scored: int
 
 
-def windows(pieces: Pieces, stride: int) -> list[Window]:
-    """Windows that score every token after a piece's first exactly once."""
+class Scored(NamedTuple):
+    """What a window came to: the sum of its NLL in nats, how many of its tokens were the likeliest, and all of them."""
+
+    nll: float
+    likeliest: int
+    tokens: int
+
+    def add(self, other: "Scored") -> "Scored":
+        """Both together."""
+        return Scored(self.nll + other.nll, self.likeliest + other.likeliest, self.tokens + other.tokens)
+
+
+def windows(domain: Domain, sequences: Sequences, stride: int) -> list[Window]:
+    """Windows that score every token of the domain's choice exactly once."""
     found = []
-    for number in range(len(pieces)):
-        length = len(pieces[number])
-        for begin in range(1, length, stride):
+    for number in range(len(sequences)):
+        length = len(sequences[number])
+        for begin in range(domain.first_scored(length), length, stride):
             end = min(begin + stride, length)
             found.append(Window(number, end, end - begin))
     return found
 
 
-def window_batch(pieces: Pieces, window: Window, context: int, latents: int) -> Batch:
+def window_batch(sequences: Sequences, window: Window, codec: Codec, context: int, latents: int) -> Batch:
     """The window as a batch of one, padded to one of a few lengths so that few shapes are compiled.
 
     Targets before the window's own are padding: they were scored by the window before.
     """
-    crop = pieces[window.number][max(0, window.end - context - 1) : window.end].astype(np.int32)
-    seq = bucket(len(crop) - 1, latents, context)
-    batch = batch_of([crop], seq, latents)
-    targets = batch.targets.copy()  # a view of the tokens
-    targets[:, : latents - window.scored] = PAD
-    return batch._replace(targets=targets)
+    tokens = sequences[window.number][max(0, window.end - context - 1) : window.end].astype(np.int32)
+    seq = bucket(len(tokens) - 1, latents, context)
+    return batch_of([Crop(tokens, window.scored)], codec, seq, latents)
 
 
 def score(
     config: ModelConfig,
     params: Params,
-    pieces: Pieces,
+    codec: Codec,
+    sequences: Sequences,
     chosen: list[Window],
     *,
     context: int | None = None,
     latents: int | None = None,
-) -> Iterator[tuple[float, int]]:
-    """Sum of NLL in nats and number of tokens of each window, with at least `context - stride` tokens before each."""
+) -> Iterator[Scored]:
+    """The score of each window, with at least `context - stride` tokens before each of its tokens."""
     shown, behind = context or config.context, latents or config.latents
     run = make_score(config)
 
-    def one(window: Window) -> tuple[float, int]:
-        return float(run(params, *window_batch(pieces, window, shown, behind)).sum()), window.scored
+    def one(window: Window) -> Scored:
+        nll, likeliest = run(params, *window_batch(sequences, window, codec, shown, behind))
+        return Scored(float(nll.sum()), int(likeliest.sum()), window.scored)
 
     with ThreadPoolExecutor(WINDOWS_AT_ONCE) as pool:
         yield from pool.map(one, chosen)
@@ -74,13 +86,14 @@ def score(
 
 def evaluate(
     model: PerceiverAR,
-    pieces: Pieces,
+    domain: Domain,
+    sequences: Sequences,
     *,
     context: int | None = None,
     latents: int | None = None,
     stride: int | None = None,
 ) -> dict[str, Any]:
-    """NLL in nats a token over all pieces, every token after a piece's first scored once.
+    """NLL in nats a token, and in the domain's unit, over all sequences, every token to be scored once.
 
     Args:
         stride: tokens a window scores, at most its latents: each token then has at least `context - stride` tokens
@@ -97,17 +110,23 @@ def evaluate(
         raise ValueError(f"the model has {config.context} tokens of context and {config.latents} latents")
     if not 0 < stride <= latents:
         raise ValueError(f"the stride must lie between 1 and the {latents} latents, not {stride}")
-    chosen = windows(pieces, stride)
-    began, total, count = time.monotonic(), 0.0, 0
-    scores = score(config, to_params(model), pieces, chosen, context=context, latents=latents)
+    chosen = windows(domain, sequences, stride)
+    began, total = time.monotonic(), Scored(0.0, 0, 0)
+    scores = score(
+        config, to_params(model), domain.codec, sequences, chosen, context=context, latents=latents
+    )
     console = Console(stderr=True)
-    for number, (nll, tokens) in enumerate(track(scores, "Scoring", len(chosen), console=console), 1):
-        total, count = total + nll, count + tokens
+    for number, found in enumerate(track(scores, "Scoring", len(chosen), console=console), 1):
+        total = total.add(found)
         if not console.is_terminal and number % (len(chosen) // 20 + 1) == 0:
-            console.print(f"{number} of {len(chosen)} windows, {total / count:.4f} nats a token so far")
+            sofar = total.nll / total.tokens
+            console.print(f"{number} of {len(chosen)} windows, {sofar:.4f} nats a token so far")
+    nll = total.nll / total.tokens
     return {
-        "nll": total / count,
-        "tokens": count,
+        "nll": nll,
+        **domain.figures(nll),
+        "accuracy": total.likeliest / total.tokens,
+        "tokens": total.tokens,
         "context": context,
         "latents": latents,
         "stride": stride,

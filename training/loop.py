@@ -15,7 +15,7 @@ from perceiver_ar.checkpoint import load
 from perceiver_ar.model import to_params
 from training.config import Paths, TrainConfig
 from training.data.crops import batches
-from training.data.midi import Pieces, load_pieces
+from training.data.domain import Sequences
 from training.evaluate import score, spread, windows
 from training.state import Checkpoints, write_config
 from training.step import State, make_step
@@ -34,8 +34,8 @@ def train(config: TrainConfig, paths: Paths) -> State:
     """
     console = Console(stderr=True)
     store = paths.workdir / "data"
-    pieces = load_pieces(paths.data, "train", store)
-    held_out = load_pieces(paths.data[:1], "validation", store)
+    sequences = config.domain.load(paths.data, "train", store)
+    held_out = config.domain.load(paths.data[:1], "validation", store)
     write_config(config, paths.workdir)
     checkpoints = Checkpoints(paths.workdir)
     state = checkpoints.latest(config)
@@ -43,15 +43,13 @@ def train(config: TrainConfig, paths: Paths) -> State:
         state = _begin_with(state, config, paths.init)
     first = int(state.step)
     size = sum(x.size for x in jax.tree.leaves(state.params))
-    console.print(
-        f"{size:,} parameters, {pieces.offsets[-1]:,} tokens in {len(pieces)} pieces, from step {first}"
-    )
+    console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
     step = make_step(config)
     losses: list[float] = []
     began, latents_done = time.monotonic(), 0
     with _progress(console) as progress, (paths.workdir / "metrics.jsonl").open("a") as metrics:
         bar = progress.add_task("", total=config.steps, completed=first)
-        for number, batch in enumerate(batches(pieces, config, first), first + 1):
+        for number, batch in enumerate(batches(sequences, config, first), first + 1):
             state, loss = step(state, *batch)
             losses.append(float(loss))
             latents_done += batch.targets.size
@@ -85,11 +83,12 @@ def _begin_with(state: State, config: TrainConfig, folder: Path) -> State:
     return state._replace(params=to_params(found.model))
 
 
-def _look(config: TrainConfig, state: State, held_out: Pieces) -> float:
+def _look(config: TrainConfig, state: State, held_out: Sequences) -> float:
     """Mean NLL of a fixed sample of held-out windows, at the context of the current stage."""
     context = config.stage(max(int(state.step) - 1, 0)).context
-    chosen = spread(windows(held_out, config.model.latents), config.evaluate_windows)
-    sums = np.array(list(score(config.model, state.params, held_out, chosen, context=context)))
+    chosen = spread(windows(config.domain, held_out, config.model.latents), config.evaluate_windows)
+    scores = score(config.model, state.params, config.domain.codec, held_out, chosen, context=context)
+    sums = np.array([(found.nll, found.tokens) for found in scores])
     return float(sums[:, 0].sum() / sums[:, 1].sum())
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from perceiver_ar.config import ModelConfig
+from perceiver_ar.config import PAD, ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
 from training.config import TrainConfig
 from training.loss import token_nll, training_loss
@@ -52,12 +52,16 @@ def make_step(config: TrainConfig):
 
 
 def make_score(config: ModelConfig):
-    """A jitted (params, tokens, positions, targets) -> NLL of each target, (batch, latents), in nats."""
+    """A jitted (params, tokens, positions, targets) -> NLL in nats of each target, and whether it was likeliest.
+
+    Both (batch, latents); 0 and false where the target is padding.
+    """
 
     def score(
         params: Params, tokens: Array, positions: Array, targets: Array
-    ) -> Float[Array, "batch latents"]:
+    ) -> tuple[Float[Array, "batch latents"], Bool[Array, "batch latents"]]:
         logits, _ = from_params(config, params)(tokens, positions, targets.shape[1])
-        return token_nll(logits, targets)[0]
+        likeliest = (logits.argmax(axis=-1) == targets) & (targets != PAD)
+        return token_nll(logits, targets)[0], likeliest
 
     return jax.jit(score)

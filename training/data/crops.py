@@ -1,4 +1,4 @@
-"""Random crops of pieces, a pure function of (seed, step): a resumed run sees what an unbroken one would have."""
+"""Random crops of sequences, a pure function of (seed, step): a resumed run sees what an unbroken one would have."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -6,91 +6,68 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceiver_ar.codecs.music import PITCHES, MusicCodec
-from perceiver_ar.config import FIRST_DATA, PAD
-from training.config import AugmentConfig, TrainConfig
-from training.data.midi import Pieces
+from perceiver_ar.codecs.base import Codec
+from perceiver_ar.config import PAD
+from training.config import TrainConfig
+from training.data.domain import Sequences
 
 
 class Batch(NamedTuple):
-    """Int32 tokens (batch, seq), positions (batch, seq, 1), and targets (batch, latents): each latent's next token."""
+    """Int32 tokens (batch, seq), positions (batch, seq, axes), and targets (batch, latents), one a latent."""
 
     tokens: np.ndarray
     positions: np.ndarray
     targets: np.ndarray
 
 
-def batch_of(crops: list[np.ndarray], context: int, latents: int) -> Batch:
-    """Crops of at most `context + 1` tokens, padded on the left; the last `latents` tokens are targets."""
+class Crop(NamedTuple):
+    """Consecutive tokens of a sequence; the last `scored` of them are to be predicted."""
+
+    tokens: np.ndarray
+    scored: int
+
+
+def batch_of(crops: list[Crop], codec: Codec, context: int, latents: int) -> Batch:
+    """Crops of at most `context + 1` tokens, padded on the left, positions counted from a crop's first token.
+
+    The last `latents` tokens are targets, and padding where they are not scored.
+    """
     tokens = np.full((len(crops), context + 1), PAD, np.int32)
-    for row, crop in zip(tokens, crops, strict=True):
-        row[context + 1 - len(crop) :] = crop
-    positions = np.broadcast_to(np.arange(context, dtype=np.int32)[None, :, None], (len(crops), context, 1))
-    return Batch(tokens[:, :-1], positions, tokens[:, -latents:])
+    targets = np.full((len(crops), latents), PAD, np.int32)
+    shift = np.array([context + 1 - len(crop.tokens) for crop in crops])
+    for number, crop in enumerate(crops):
+        tokens[number, shift[number] :] = crop.tokens
+        targets[number, latents - crop.scored :] = tokens[number, context + 1 - crop.scored :]
+    steps = np.maximum(np.arange(context) - shift[:, None], 0)
+    return Batch(tokens[:, :-1], codec.positions(0, context)[steps], targets)
 
 
-def training_batch(pieces: Pieces, config: TrainConfig, step: int) -> Batch:
-    """The batch of a step: crops that end anywhere in a piece, each token as likely as any other.
+def training_batch(sequences: Sequences, config: TrainConfig, step: int) -> Batch:
+    """The batch of a step: crops that end anywhere in a sequence, each token as likely as any other.
 
-    A crop near a piece's beginning is shorter and padded, so that first tokens are predicted too.
+    A crop near a sequence's beginning is shorter and padded, so that first tokens are predicted too.
     """
     rng = np.random.default_rng((config.seed, step))
-    stage = config.stage(step)
+    stage, domain = config.stage(step), config.domain
     latents = min(config.model.latents, stage.context)
-    lengths = np.diff(pieces.offsets)
     crops = []
-    for number in rng.choice(len(pieces), stage.batch, p=lengths / lengths.sum()):
-        piece = pieces[number]
-        end = int(rng.integers(min(latents + 1, len(piece)), len(piece) + 1))
-        # A stretch makes time shifts more or fewer; a margin keeps the crop as long as it should be.
+    for number in sequences.draw(stage.batch, rng):
+        sequence = sequences[number]
+        first = domain.first_scored(len(sequence))
+        end = int(rng.integers(min(first + latents, len(sequence)), len(sequence) + 1))
+        # What an augmentation makes shorter is still as long as it should be.
         begin = max(0, end - 2 * (stage.context + 1))
-        crop = augment(piece[begin:end].astype(np.int32), config.augment, rng)
-        crops.append(crop[-(stage.context + 1) :])
-    return batch_of(crops, stage.context, latents)
+        tokens = domain.augment(sequence[begin:end].astype(np.int32), rng)[-(stage.context + 1) :]
+        crops.append(Crop(tokens, min(latents, end - first, len(tokens) - 1)))
+    return batch_of(crops, domain.codec, stage.context, latents)
 
 
-def batches(pieces: Pieces, config: TrainConfig, first: int) -> Iterator[Batch]:
+def batches(sequences: Sequences, config: TrainConfig, first: int) -> Iterator[Batch]:
     """The batches from step `first` to the run's end, one made while the one before is used."""
     with ThreadPoolExecutor(1) as worker:
-        ahead = worker.submit(training_batch, pieces, config, first)
+        ahead = worker.submit(training_batch, sequences, config, first)
         for step in range(first, config.steps):
             batch = ahead.result()
             if step + 1 < config.steps:
-                ahead = worker.submit(training_batch, pieces, config, step + 1)
+                ahead = worker.submit(training_batch, sequences, config, step + 1)
             yield batch
-
-
-def augment(tokens: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """The same music transposed and at another tempo, both drawn evenly from what `config` allows."""
-    semitones = int(rng.integers(-config.transpose, config.transpose + 1))
-    factor = 1 + float(rng.uniform(-config.stretch, config.stretch))
-    return stretch(transpose(tokens, semitones), factor)
-
-
-def transpose(tokens: np.ndarray, semitones: int) -> np.ndarray:
-    """Tokens with every pitch moved, or unchanged where a pitch would leave MIDI's range."""
-    notes = (tokens >= FIRST_DATA) & (tokens < FIRST_DATA + 2 * PITCHES)
-    pitches = (tokens[notes] - FIRST_DATA) % PITCHES + semitones
-    if pitches.size and not 0 <= pitches.min() <= pitches.max() < PITCHES:
-        return tokens
-    moved = tokens.copy()
-    moved[notes] += semitones
-    return moved
-
-
-def stretch(tokens: np.ndarray, factor: float) -> np.ndarray:
-    """Tokens with all times multiplied, rounded to steps as absolute times so that no error adds up."""
-    codec = MusicCodec()
-    shifts = (tokens >= codec.time_shift) & (tokens < codec.velocity)
-    elapsed = np.cumsum(np.where(shifts, tokens - codec.time_shift + 1, 0))
-    events = ~shifts
-    times = np.rint(elapsed[events] * factor).astype(np.int64)
-    gaps = np.diff(times, prepend=0)
-    whole, rest = np.divmod(gaps, codec.max_shift_steps)
-    counts = whole + (rest > 0) + 1
-    out = np.full(counts.sum(), codec.time_shift + codec.max_shift_steps - 1, np.int32)
-    at = np.cumsum(counts) - 1
-    out[at] = tokens[events]
-    with_rest = rest > 0
-    out[at[with_rest] - 1] = codec.time_shift + rest[with_rest] - 1
-    return out

@@ -2,8 +2,10 @@
 
 from perceiver_ar.config import ModelConfig
 from training.config import OptimConfig, Stage, TrainConfig
+from training.data.music import Music
 
 PRESET = TrainConfig(
+    domain=Music(),
     model=ModelConfig(
         vocab_size=391,
         context=16_384,

@@ -1,4 +1,4 @@
-"""MIDI archives to token files: once, in parallel, and kept beside a manifest."""
+"""Music: MIDI archives to token files, once, in parallel, and kept beside a manifest; augmentation."""
 
 import csv
 import hashlib
@@ -10,37 +10,43 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from perceiver_ar.codecs.music import MusicCodec
-from perceiver_ar.config import EOS, SOS
+from perceiver_ar.codecs.music import PITCHES, MusicCodec
+from perceiver_ar.config import EOS, FIRST_DATA, SOS
+from training.data.domain import Domain, Pieces
 
 
-class Pieces(NamedTuple):
-    """Token sequences end to end: piece i is `tokens[offsets[i]:offsets[i + 1]]`, from SOS to EOS."""
+@dataclass(frozen=True)
+class Music(Domain):
+    """Performances as MIDI, in the layout of MAESTRO; changes that leave a performance a performance."""
 
-    tokens: np.ndarray
-    offsets: np.ndarray
+    transpose: int = 6
+    """Largest transposition, in semitones either way."""
+    stretch: float = 0.1
+    """Largest change of tempo, as a part."""
 
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
+    @property
+    def codec(self) -> MusicCodec:
+        return MusicCodec()
 
-    def __getitem__(self, number: int) -> np.ndarray:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+    def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
+        return load_pieces(sources, split, store)
 
-    @classmethod
-    def join(cls, parts: list["Pieces"]) -> "Pieces":
-        """All pieces of several sets, in order."""
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
+    def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The same music transposed and at another tempo, both drawn evenly from what the fields allow."""
+        semitones = int(rng.integers(-self.transpose, self.transpose + 1))
+        factor = 1 + float(rng.uniform(-self.stretch, self.stretch))
+        return stretched(transposed(tokens, semitones), factor)
+
+
+DOMAIN = Music
 
 
 def load_pieces(sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
@@ -116,3 +122,32 @@ def _encode(source: Path, name: str) -> np.ndarray:
             file.write(archive.read(full))
             file.flush()
             return MusicCodec().encode(file.name)
+
+
+def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
+    """Tokens with every pitch moved, or unchanged where a pitch would leave MIDI's range."""
+    notes = (tokens >= FIRST_DATA) & (tokens < FIRST_DATA + 2 * PITCHES)
+    pitches = (tokens[notes] - FIRST_DATA) % PITCHES + semitones
+    if pitches.size and not 0 <= pitches.min() <= pitches.max() < PITCHES:
+        return tokens
+    moved = tokens.copy()
+    moved[notes] += semitones
+    return moved
+
+
+def stretched(tokens: np.ndarray, factor: float) -> np.ndarray:
+    """Tokens with all times multiplied, rounded to steps as absolute times so that no error adds up."""
+    codec = MusicCodec()
+    shifts = (tokens >= codec.time_shift) & (tokens < codec.velocity)
+    elapsed = np.cumsum(np.where(shifts, tokens - codec.time_shift + 1, 0))
+    events = ~shifts
+    times = np.rint(elapsed[events] * factor).astype(np.int64)
+    gaps = np.diff(times, prepend=0)
+    whole, rest = np.divmod(gaps, codec.max_shift_steps)
+    counts = whole + (rest > 0) + 1
+    out = np.full(counts.sum(), codec.time_shift + codec.max_shift_steps - 1, np.int32)
+    at = np.cumsum(counts) - 1
+    out[at] = tokens[events]
+    with_rest = rest > 0
+    out[at[with_rest] - 1] = codec.time_shift + rest[with_rest] - 1
+    return out

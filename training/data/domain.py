@@ -1,0 +1,112 @@
+"""What a run may know of its data, whatever the data are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from perceiver_ar.codecs.base import Codec
+
+
+class Sequences(Protocol):
+    """Token sequences by number, each with a length that is known without reading it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> np.ndarray: ...
+
+    def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
+        """Numbers of `count` sequences, one as likely as it is long."""
+        ...
+
+
+class Pieces(NamedTuple):
+    """Token sequences end to end: piece i is `tokens[offsets[i]:offsets[i + 1]]`, from SOS on."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+
+    def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
+        """Numbers of `count` pieces, one as likely as it is long."""
+        lengths = np.diff(self.offsets)
+        return rng.choice(len(self), count, p=lengths / lengths.sum()).tolist()
+
+    @classmethod
+    def join(cls, parts: list["Pieces"]) -> "Pieces":
+        """All pieces of several sets, in order."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
+
+
+@dataclass(frozen=True)
+class Domain(ABC):
+    """A kind of data: its sequences, and how their likelihood is stated. The fields are what a run may choose.
+
+    The module `training.data.NAME` defines the domain of the codec `perceiver_ar.codecs.NAME` as `DOMAIN`.
+    """
+
+    @property
+    @abstractmethod
+    def codec(self) -> Codec:
+        """What makes the tokens."""
+
+    @abstractmethod
+    def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Sequences:
+        """The sequences of one split of all sources, prepared into the folder `store` if they are not there yet.
+
+        Raises:
+            ValueError: a source that is missing, of another layout, or without the split.
+        """
+
+    @classmethod
+    def of(cls, codec: Codec) -> "Domain":
+        """The domain with which a model of this codec is measured."""
+        return cls()
+
+    def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A training example changed at random into another that is as good."""
+        return tokens
+
+    def first_scored(self, length: int) -> int:
+        """Index of the first token to learn and to score, of a sequence of so many: all but SOS."""
+        return min(1, length)
+
+    def figures(self, nll: float) -> dict[str, float]:
+        """The domain's own unit, from nats a token."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict that JSON can hold."""
+        return {"name": type(self).__module__.rpartition(".")[2]} | asdict(self)
+
+
+def domain_class(name: str) -> type[Domain]:
+    """The domain of a codec's name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return import_module(f"{__package__}.{name}").DOMAIN
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"no domain {name!r}: there is no training/data/{name}.py that defines one"
+        ) from error
+
+
+def domain_from_dict(values: dict[str, Any]) -> Domain:
+    """The domain that `Domain.to_dict` described."""
+    fields = dict(values)
+    return domain_class(fields.pop("name"))(**fields)
