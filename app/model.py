@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perceiver_ar.checkpoint import Pretrained, load, read_codec, read_config
+from perceiver_ar.checkpoint import Pretrained, load, music, read_codec, read_config
 from perceiver_ar.continuation import Request, continue_music, keep_compiled_programs
 from perceiver_ar.registry import resolve
 
@@ -19,12 +19,12 @@ class Model:
 
     Raises:
         FileNotFoundError: no such model.
-        CheckpointError: its config or codec is missing or damaged.
+        CheckpointError: its config or codec is missing or damaged, or it makes no music.
     """
 
     def __init__(self, name: str | Path) -> None:
         self.folder = resolve(name)
-        self.config, self.codec = read_config(self.folder), read_codec(self.folder)
+        self.config, self.codec = read_config(self.folder), music(read_codec(self.folder))
         self._pretrained: Pretrained | None = None
         self._failure: Exception | None = None
         self._ready = threading.Event()

@@ -28,7 +28,7 @@ def main() -> None:
     made.add_argument("--minutes", type=float, default=10.0)
     options = made.parse_args()
     piano = load()
-    primer = read_midi(options.midi).primer(piano.codec)
+    primer = read_midi(options.midi).primer(piano.music)
     rows, tokens, began, pause, last = [], 0, time.monotonic(), 0.0, None
     for progress in continue_music(piano, primer.tokens, Request(seconds=60 * options.minutes, seed=0)):
         now = time.monotonic()

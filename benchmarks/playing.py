@@ -130,7 +130,7 @@ def continued(
     found = []
     for first in range(0, len(primers), together):
         group = primers[first : first + together]
-        streams = [NoteStream(model.codec, primer) for primer in group]
+        streams = [NoteStream(model.music, primer) for primer in group]
         chunks, made = generate(model.model, model.codec, group, sampling=sampling, seed=first), 0
         while made < MOST * seconds and any(stream.time < seconds for stream in streams):
             tokens = next(chunks).tokens
@@ -162,7 +162,7 @@ def main() -> None:
     chosen = cuts(pieces, options.pieces, options.primer, int(MOST_OF_A_PIANIST * options.seconds))
     primers = [primer for primer, _ in chosen]
     real = [
-        features(played(model.codec, primer, rest, options.seconds), options.seconds)
+        features(played(model.music, primer, rest, options.seconds), options.seconds)
         for primer, rest in chosen
     ]
     sets = {"pianist": np.array(real)}

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialised
 
+from perceiver_ar import codecs
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import ModelConfig
@@ -19,7 +22,6 @@ from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
 from perceiver_ar.registry import DEFAULT, resolve
 
 CONFIG, CODEC, WEIGHTS, CARD = "config.json", "codec.json", "weights.safetensors", "README.md"
-CODECS = {MusicCodec.name: MusicCodec}
 
 
 class CheckpointError(ValueError):
@@ -32,9 +34,14 @@ class Pretrained:
 
     name: str
     config: ModelConfig
-    codec: MusicCodec
+    codec: Codec
     model: PerceiverAR
     card: str
+
+    @property
+    def music(self) -> MusicCodec:
+        """The codec of a model that makes music; CheckpointError of any other."""
+        return music(self.codec)
 
 
 def save(folder: Path, model: PerceiverAR, codec: Codec, card: str) -> None:
@@ -83,16 +90,24 @@ def read_config(folder: Path) -> ModelConfig:
     return _read(folder / CONFIG, ModelConfig.from_dict)
 
 
-def read_codec(folder: Path) -> MusicCodec:
+def read_codec(folder: Path) -> Codec:
     """The codec that made the model's tokens; CheckpointError if there is none, or it is of no known domain."""
 
-    def known(values: dict[str, Any]) -> MusicCodec:
-        kind = CODECS.get(values.get("name", ""))
-        if kind is None:
-            raise ValueError(f"no codec {values.get('name')!r}, only {', '.join(CODECS)}")
-        return kind.from_dict(values)
+    def known(values: dict[str, Any]) -> Codec:
+        fields = dict(values)
+        name = str(fields.pop("name", ""))
+        if name not in {module.name for module in iter_modules(codecs.__path__)}:
+            raise ValueError(f"no codec {name!r}")
+        return import_module(f"{codecs.__name__}.{name}").CODEC(**fields)
 
     return _read(folder / CODEC, known)
+
+
+def music(codec: Codec) -> MusicCodec:
+    """The codec, which must be that of music; CheckpointError otherwise."""
+    if not isinstance(codec, MusicCodec):
+        raise CheckpointError(f"the model makes {codec.name.replace('_', ' ')}, not music: name another one")
+    return codec
 
 
 def _read(path: Path, make: Any) -> Any:
@@ -101,7 +116,7 @@ def _read(path: Path, make: Any) -> Any:
         if not isinstance(values, dict):
             raise ValueError("not an object")
         return make(values)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}); get the model again") from error
 
 

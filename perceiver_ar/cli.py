@@ -93,7 +93,7 @@ def _continue(options: argparse.Namespace) -> int:
     pretrained, request, primer = _prepare(options, midi)
     from perceiver_ar.continuation import prime
 
-    priming = prime(pretrained.config, pretrained.codec, primer.tokens)
+    priming = prime(pretrained.config, pretrained.music, primer.tokens)
     print(f"primed by {heard(priming)}; seed {request.seed}", file=sys.stderr)
     progress, stopped = _generate(pretrained, primer, request)
     if not progress.tokens:
@@ -150,7 +150,7 @@ def _prepare(options: argparse.Namespace, midi: "MidiFile") -> tuple["Pretrained
     request = Request(**{"seed": secrets.randbelow(2**31)} | given)
     keep_compiled_programs()
     pretrained = load(options.model)
-    return pretrained, request, midi.primer(pretrained.codec, options.start)
+    return pretrained, request, midi.primer(pretrained.music, options.start)
 
 
 def _generate(pretrained: "Pretrained", primer: "Primer", request: "Request") -> tuple["Progress", bool]:
@@ -197,12 +197,12 @@ def _info(options: argparse.Namespace) -> int:
     from perceiver_ar.codecs.midi import read_midi
 
     midi = read_midi(options.midi)
-    from perceiver_ar.checkpoint import read_codec, read_config
+    from perceiver_ar.checkpoint import music, read_codec, read_config
     from perceiver_ar.continuation import prime
     from perceiver_ar.registry import resolve
 
     folder = resolve(options.model)
-    codec = read_codec(folder)
+    codec = music(read_codec(folder))
     primer = midi.primer(codec, options.start)
     priming = prime(read_config(folder), codec, primer.tokens)
     if options.json:

@@ -93,7 +93,7 @@ def continue_music(pretrained: Pretrained, tokens: np.ndarray, request: Request)
     The first progress, without any music, comes before the model has run. The same request gives the same takes
     on the same machine.
     """
-    codec = pretrained.codec
+    codec = pretrained.music
     primer = prime(pretrained.config, codec, tokens).tokens
     takes = [NoteStream(codec, primer) for _ in range(request.takes)]
     most = ceil(request.seconds * MOST_TOKENS_A_SECOND)

@@ -1,6 +1,7 @@
 """The command line: what it prints and writes, and what a user reads when something is wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from midi_builder import BAD, GOOD, SCALE
 
 from perceiver_ar import cli
 from perceiver_ar.codecs.midi import read_midi
+from perceiver_ar.config import FIRST_DATA
 
 ROOT = Path(__file__).parents[1]
 KEYS = [
@@ -260,6 +262,26 @@ def test_a_damaged_model_gets_a_sentence(
     code = cli.main(["continue", str(source), "-o", str(tmp_path / "out.mid"), "--model", str(folder)])
     out, err = capsys.readouterr()
     _refused((code, out, err), "damaged")
+
+
+@pytest.mark.parametrize(
+    ("codec", "words"),
+    [({"name": "copy_task"}, "makes copy task, not music"), ({"name": "base"}, "damaged")],
+)
+def test_a_model_of_no_music_gets_a_sentence(
+    small_model: Path,
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    codec: dict,
+    words: str,
+) -> None:
+    folder = shutil.copytree(small_model, tmp_path / "model")
+    symbols = json.loads((folder / "config.json").read_text())["vocab_size"] - FIRST_DATA
+    (folder / "codec.json").write_text(json.dumps(codec | {"symbols": symbols}))
+    code = cli.main(["continue", str(source), "-o", str(tmp_path / "out.mid"), "--model", str(folder)])
+    out, err = capsys.readouterr()
+    _refused((code, out, err), words)
 
 
 def test_a_huge_file_is_refused_in_bounded_time_and_memory(tmp_path: Path) -> None:

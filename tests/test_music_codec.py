@@ -95,9 +95,7 @@ def test_vocabulary_is_that_of_note_seq():
 def test_codec_json_round_trip():
     fields = CODEC.to_dict()
     assert fields == {"name": "music", "steps_per_second": 100, "max_shift_steps": 100, "velocity_bins": 32}
-    assert MusicCodec.from_dict(fields) == CODEC
-    with pytest.raises(ValueError, match="text"):
-        MusicCodec.from_dict({"name": "text"})
+    assert MusicCodec(**{key: value for key, value in fields.items() if key != "name"}) == CODEC
 
 
 def test_importing_note_seq_leaves_the_tick_cap_of_pretty_midi(tmp_path):

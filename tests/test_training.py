@@ -205,7 +205,7 @@ def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
 
 
 def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) -> None:
-    whole, parts = (Paths((archive,), tmp_path / name) for name in ("whole", "parts"))
+    whole, parts = (Paths(tmp_path / name, (archive,)) for name in ("whole", "parts"))
     expected = train(CONFIG, whole)
 
     class Stopped(Exception):
@@ -245,7 +245,7 @@ def test_a_run_that_diverges_stops_and_says_so(archive: Path, tmp_path: Path) ->
         **{**_fields(CONFIG), "optim": OptimConfig(rate=1e30, warmup=0, clip=1e30), "save_every": 1}
     )
     with pytest.raises(Diverged, match="last checkpoint"):
-        train(wild, Paths((archive,), tmp_path))
+        train(wild, Paths(tmp_path, (archive,)))
 
 
 def test_impossible_runs_are_refused() -> None:
@@ -316,7 +316,7 @@ def test_a_look_at_the_split_is_spread_over_it(pieces: Pieces) -> None:
 def test_train_export_evaluate_and_begin_again(
     archive: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = train(CONFIG, Paths((archive,), tmp_path / "run"))
+    state = train(CONFIG, Paths(tmp_path / "run", (archive,)))
     folder = tmp_path / "model"
     assert main(["export", str(tmp_path / "run"), "--output", str(folder)]) == 0
     exported = checkpoint.load(folder)
@@ -345,7 +345,7 @@ def test_train_export_evaluate_and_begin_again(
 
     start = new_state(CONFIG)
     short = TrainConfig(**{**_fields(CONFIG), "optim": OptimConfig(rate=0.0, warmup=0)})
-    again = train(short, Paths((archive,), tmp_path / "again", init=folder))
+    again = train(short, Paths(tmp_path / "again", (archive,), init=folder))
     for a, b in zip(*map(jax.tree.leaves, (again.params, to_params(exported.model))), strict=True):
         assert np.array_equal(a, b)
     assert not np.array_equal(again.params["embedding"], start.params["embedding"])
@@ -353,7 +353,7 @@ def test_train_export_evaluate_and_begin_again(
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "maestro,evaluate,export" in capsys.readouterr().err
+    assert "copy_task_32,maestro,evaluate,export" in capsys.readouterr().err
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 2

@@ -22,6 +22,8 @@ from training.loop import Diverged, train
 from training.state import Checkpoints, read_config
 
 UNNAMED = tyro.conf.arg(name="")
+TINY = "--tiny"
+"""Chooses a preset's value that trains on a CPU in minutes."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Evaluate:
 
     model: Annotated[str, tyro.conf.Positional]
     """A shipped model's name, or the folder of one."""
-    data: Path
-    """Archive or folder."""
+    data: tuple[Path, ...] = ()
+    """Archives or folders; none for data that are made as they are needed."""
     split: str = "validation"
     context: int | None = None
     """Tokens a window shows; default: the model's."""
@@ -67,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     prog = f"python -m training {first}"
     try:
         if first in names:
-            preset: TrainConfig = importlib.import_module(f"training.presets.{first}").PRESET
+            values = importlib.import_module(f"training.presets.{first}")
+            preset: TrainConfig = values.TINY if TINY in rest else values.PRESET
+            rest = [argument for argument in rest if argument != TINY]
 
             def run(
                 paths: Annotated[Paths, UNNAMED], config: Annotated[TrainConfig, UNNAMED] = preset
@@ -81,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             _export(tyro.cli(Export, args=rest, prog=prog))
         else:
             print(
-                f"usage: python -m training {{{','.join([*names, 'evaluate', 'export'])}}} --help",
+                f"usage: python -m training {{{','.join([*names, 'evaluate', 'export'])}}} [{TINY}] [--help]",
                 file=sys.stderr,
             )
             return 2
@@ -100,8 +104,8 @@ def _evaluate(options: Evaluate) -> None:
     if options.dtype:
         model = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
-    domain = domain_class(pretrained.codec.name).of(pretrained.codec)
-    sequences = domain.load((options.data,), options.split, store)
+    domain = domain_class(pretrained.codec.name).of(pretrained.codec, pretrained.config.context)
+    sequences = domain.load(options.data, options.split, store)
     found = {"checkpoint": options.model, "split": options.split} | evaluate(
         model,
         domain,
@@ -111,7 +115,7 @@ def _evaluate(options: Evaluate) -> None:
         stride=options.stride,
     )
     if options.baselines:
-        counted = domain.load((options.data,), "train", store)
+        counted = domain.load(options.data, "train", store)
         if not isinstance(counted, Pieces) or not isinstance(sequences, Pieces):
             raise ValueError(
                 "--baselines counts the tokens of a corpus, and these data are made as they are needed"

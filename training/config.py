@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from perceiver_ar.config import ModelConfig
 from training.data.domain import Domain, domain_from_dict
@@ -33,7 +33,9 @@ class OptimConfig:
     warmup: int = 200
     """Steps of linear warm-up."""
     decay: int = 0
-    """Steps of linear decay to zero at the end; the rate is constant between."""
+    """Steps of decay to zero at the end; the rate is constant between."""
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    """How it decays; the paper's cosine over a whole run is a decay of all steps after the warm-up."""
     b1: float = 0.9
     """Adam's first momentum: 0.9 in the paper's released code, 0.1 in its text."""
     b2: float = 0.999
@@ -98,9 +100,9 @@ class TrainConfig:
 class Paths:
     """Where a run reads and writes."""
 
-    data: tuple[Path, ...]
-    """Archives or folders; the first one's validation split is the run's."""
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
+    data: tuple[Path, ...] = ()
+    """Archives or folders; the first one's validation split is the run's. None for data made as they are needed."""
     init: Path | None = None
     """Folder of a model whose weights a new run begins with."""

@@ -10,12 +10,17 @@ from training.config import OptimConfig
 
 
 def schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
-    """Linear warm-up to `peak`, constant, linear decay to zero over the last steps."""
+    """Linear warm-up to `peak`, constant, linear or cosine decay to zero over the last steps."""
+    last = max(config.decay, 1)
+    decay = {
+        "linear": optax.linear_schedule(peak, 0.0, last),
+        "cosine": optax.cosine_decay_schedule(peak, last),
+    }
     return optax.join_schedules(
         [
             optax.linear_schedule(0.0, peak, config.warmup),
             optax.constant_schedule(peak),
-            optax.linear_schedule(peak, 0.0, max(config.decay, 1)),
+            decay[config.decay_shape],
         ],
         [config.warmup, steps - config.decay],
     )

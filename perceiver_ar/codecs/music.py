@@ -79,14 +79,6 @@ class MusicCodec:
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name} | asdict(self)
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "MusicCodec":
-        """The codec of a `codec.json`; ValueError if that is of another domain."""
-        name = fields.get("name")
-        if name != cls.name:
-            raise ValueError(f"The codec is {name!r}, not {cls.name!r}.")
-        return cls(**{key: value for key, value in fields.items() if key != "name"})
-
     def encode(self, source: "NoteSequence | str | Path", end: float | None = None) -> np.ndarray:
         """Tokens (n,) int32 of a NoteSequence or a MIDI file, all instruments but drums as one piano.
 
@@ -220,6 +212,9 @@ def import_note_seq() -> None:
     import pretty_midi.pretty_midi
 
     pretty_midi.pretty_midi.MAX_TICK = MAX_TICK
+
+
+CODEC = MusicCodec
 
 
 def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:

@@ -71,8 +71,8 @@ class Domain(ABC):
         """
 
     @classmethod
-    def of(cls, codec: Codec) -> "Domain":
-        """The domain with which a model of this codec is measured."""
+    def of(cls, codec: Codec, context: int) -> "Domain":
+        """The domain with which a model of this codec and context is measured."""
         return cls()
 
     def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -57,6 +57,8 @@ def load_pieces(sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
     Raises:
         ValueError: a source that is missing, of another layout, or without the split.
     """
+    if not sources:
+        raise ValueError("say where the performances are: --data MAESTRO.zip, or its folder")
     return Pieces.join([_load_source(source, split, store) for source in sources])
 
 

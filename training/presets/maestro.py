@@ -1,5 +1,7 @@
 """MAESTRO as MIDI performances: the model that ships in `assets/piano`."""
 
+from dataclasses import replace
+
 from perceiver_ar.config import ModelConfig
 from training.config import OptimConfig, Stage, TrainConfig
 from training.data.music import Music
@@ -23,3 +25,12 @@ PRESET = TrainConfig(
 )
 """Ours: a model for one CPU core, short contexts first, and the long ones while the rate is still high, since a
 model has to learn to spread its attention over them. The paper's MAESTRO model has 12 layers of width 512."""
+
+TINY = replace(
+    PRESET,
+    model=replace(PRESET.model, context=1024, latents=256, width=64, layers=2),
+    stages=(Stage(1.0, 1024, 8),),
+    steps=600,
+    optim=replace(PRESET.optim, decay=200),
+)
+"""Ours: 0.2 million parameters."""
