@@ -138,6 +138,8 @@ def _aligned_backward(kept: tuple, gradient: Array) -> tuple:
         towards_queries = towards_queries.at[:, :, first:].add(more)
         parts.append((keys, values))
     keys, values = (jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))
+    # One block's product would be merged with the transposition into one that XLA's CPU kernels lack in bfloat16.
+    towards_queries, keys = jax.lax.optimization_barrier((towards_queries, keys))
     dtype = store.keys.dtype
     return (
         towards_queries.mT.astype(like_queries.dtype),
