@@ -124,7 +124,7 @@ def evaluate(
     nll = total.nll / total.tokens
     return {
         "nll": nll,
-        **domain.figures(nll),
+        **domain.figures(nll, total.tokens, sequences),
         "accuracy": total.likeliest / total.tokens,
         "tokens": total.tokens,
         "context": context,

@@ -83,8 +83,8 @@ class Domain(ABC):
         """Index of the first token to learn and to score, of a sequence of so many: all but SOS."""
         return min(1, length)
 
-    def figures(self, nll: float) -> dict[str, float]:
-        """The domain's own unit, from nats a token."""
+    def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
+        """The domain's own units, from nats a token and the number of tokens scored, which are all of `sequences`."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,13 +1,9 @@
 """Music: MIDI archives to token files, once, in parallel, and kept beside a manifest; augmentation."""
 
 import csv
-import hashlib
 import io
-import json
 import multiprocessing
-import os
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +15,9 @@ from rich.console import Console
 from rich.progress import track
 
 from perceiver_ar.codecs.music import PITCHES, MusicCodec
-from perceiver_ar.config import EOS, FIRST_DATA, SOS
+from perceiver_ar.config import FIRST_DATA
 from training.data.domain import Domain, Pieces
+from training.data.store import contents, names_in, prepared, read_pieces, save_pieces
 
 
 @dataclass(frozen=True)
@@ -68,38 +65,18 @@ def _load_source(source: Path, split: str, store: Path) -> Pieces:
         raise ValueError(f"{source} has no pieces in its {split!r} split")
     codec = MusicCodec()
     names = [row["midi_filename"] for row in rows]
-    key = json.dumps([str(source.resolve()), source.stat().st_size, names, codec.to_dict()])
-    stem = f"{source.stem}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    path = store / f"{stem}.npz"
-    if not path.exists():
-        pieces = list(_encode_all(source, names, f"{source.stem} {split}"))
-        tokens = [np.concatenate([[SOS], piece, [EOS]]).astype(np.uint16) for piece in pieces]
-        offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in tokens])])
-        store.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=store, suffix=".npz", delete=False) as file:
-            np.savez(file, tokens=np.concatenate(tokens), offsets=offsets)
-        os.replace(file.name, path)
-        manifest = {
-            "source": source.name,
-            "split": split,
-            "codec": codec.to_dict(),
-            "pieces": len(names),
-            "tokens": int(offsets[-1]),
-            "files": names,
-        }
-        (store / f"{stem}.json").write_text(json.dumps(manifest, indent=1))
-    with np.load(path) as arrays:
-        return Pieces(arrays["tokens"], arrays["offsets"])
+
+    def make(path: Path) -> dict[str, int]:
+        return save_pieces(path, _encode_all(source, names, f"{source.stem} {split}"))
+
+    facts = {"files": names, "codec": codec.to_dict()}
+    return read_pieces(prepared(store, source, split, facts, make, ".npz"))
 
 
 def _rows(source: Path) -> list[dict[str, str]]:
-    if source.is_dir():
-        tables = [path.read_bytes() for path in sorted(source.glob("*.csv"))]
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            tables = [archive.read(name) for name in archive.namelist() if name.endswith(".csv")]
-    else:
-        raise ValueError(f"{source} is neither a folder nor a zip: give the MAESTRO download, zipped or not")
+    """The table of a source: what MAESTRO calls its performances, and the split of each."""
+    names = [name for name in names_in(source) if name.endswith(".csv")]
+    tables = contents(source, names)
     for table in tables:
         rows = list(csv.DictReader(io.StringIO(table.decode("utf-8"))))
         if rows and {"midi_filename", "split"} <= set(rows[0]):
@@ -116,14 +93,11 @@ def _encode_all(source: Path, names: list[str], title: str) -> Iterator[np.ndarr
 
 def _encode(source: Path, name: str) -> np.ndarray:
     """Tokens of one performance; the archive's csv names files relative to itself."""
-    if source.is_dir():
-        return MusicCodec().encode(source / name)
-    with zipfile.ZipFile(source) as archive:
-        full = next(path for path in archive.namelist() if path.endswith("/" + name) or path == name)
-        with tempfile.NamedTemporaryFile(suffix=".mid") as file:
-            file.write(archive.read(full))
-            file.flush()
-            return MusicCodec().encode(file.name)
+    full = next(path for path in names_in(source) if path.endswith("/" + name) or path == name)
+    with tempfile.NamedTemporaryFile(suffix=".mid") as file:
+        file.writelines(contents(source, [full]))
+        file.flush()
+        return MusicCodec().encode(file.name)
 
 
 def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
