@@ -47,7 +47,7 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of fixed chances that strikes many keys and lets little time pass: there is time to press Stop."""
     codec = MusicCodec()
     config = ModelConfig(
-        codec.vocab_size, context=1024, latents=128, width=64, layers=2, heads=2, cross_heads=2
+        codec.vocab_size, context=1024, latents=128, width=256, layers=6, heads=4, cross_heads=4
     )
     params = to_params(PerceiverAR(config, jax.random.key(0)))
     params["norm"] = {"scale": 0 * params["norm"]["scale"], "offset": 1 + 0 * params["norm"]["offset"]}
