@@ -21,7 +21,7 @@ from perceiver_ar.generate import generate
 from perceiver_ar.registry import user_cache
 from perceiver_ar.sampling import Sampling
 from training.data.domain import Pieces
-from training.data.music import load_pieces
+from training.data.music import Music
 
 FEATURES = (
     "notes a second",
@@ -158,7 +158,7 @@ def main() -> None:
     )
     options = made.parse_args()
     model = load(options.model)
-    pieces = load_pieces((options.data,), "validation", user_cache("tokens"))
+    pieces = Music().load((options.data,), "validation", user_cache("tokens"))
     chosen = cuts(pieces, options.pieces, options.primer, int(MOST_OF_A_PIANIST * options.seconds))
     primers = [primer for primer, _ in chosen]
     real = [

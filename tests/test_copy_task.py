@@ -38,6 +38,7 @@ def test_sequences_are_mirrored_and_each_split_has_its_own() -> None:
     for number in range(20):
         start, *rest = train_set[number].tolist()
         assert start == SOS and rest == rest[::-1] and len(rest) == 8
+        assert train_set.length(number) == 9
         assert min(rest) >= FIRST_DATA and max(rest) < task.codec.vocab_size
         assert np.array_equal(train_set[number], task.load((), "train", Path())[number])
     assert any(not np.array_equal(train_set[n], held_out[n]) for n in range(5))

@@ -136,6 +136,7 @@ def test_images_of_an_archive(maker: Callable, tmp_path: Path) -> None:
         image = np.asarray(Image.open(io.BytesIO(png(number % 3))))
         assert found[number][0] == SOS and np.array_equal(domain.codec.decode(found[number]), image)
     assert len(domain.load((source,), "validation", store)) == 1
+    assert all(found.length(number) == len(found[number]) for number in range(6))
     assert json.loads(next(store.glob("*train*.json")).read_text())["images"] == 3
     with pytest.raises(ValueError, match="'test' split"):
         domain.load((source,), "test", store)

@@ -22,7 +22,7 @@ from training.__main__ import main
 from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.data import crops
 from training.data.domain import Pieces
-from training.data.music import Music, load_pieces, stretched, transposed
+from training.data.music import Music, stretched, transposed
 from training.evaluate import baselines, evaluate, score, spread, window_batch, windows
 from training.loop import Diverged, read_metrics, train
 from training.loss import token_nll, training_loss
@@ -77,7 +77,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pieces(archive: Path, store: Path) -> Pieces:
-    return load_pieces((archive,), "train", store)
+    return Music().load((archive,), "train", store)
 
 
 def test_pieces_are_whole_performances_between_start_and_end(
@@ -89,7 +89,7 @@ def test_pieces_are_whole_performances_between_start_and_end(
         assert piece[0] == SOS and piece[-1] == EOS
         notes = CODEC.decode(piece[1:-1].astype(np.int32))
         assert len(notes) == 60
-    again = load_pieces((archive,), "train", store)
+    again = Music().load((archive,), "train", store)
     assert np.array_equal(again.tokens, pieces.tokens)
     manifest = json.loads(next(store.glob("tiny-train-*.json")).read_text())
     assert manifest["tokens"] == len(pieces.tokens) and manifest["pieces"] == 3
@@ -97,11 +97,11 @@ def test_pieces_are_whole_performances_between_start_and_end(
 
 def test_an_archive_of_another_layout_is_refused(tmp_path: Path, archive: Path, store: Path) -> None:
     with pytest.raises(ValueError, match="neither a folder nor a zip"):
-        load_pieces((tmp_path / "none.zip",), "train", store)
+        Music().load((tmp_path / "none.zip",), "train", store)
     with pytest.raises(ValueError, match="no csv"):
-        load_pieces((tmp_path,), "train", store)
+        Music().load((tmp_path,), "train", store)
     with pytest.raises(ValueError, match="'test'"):
-        load_pieces((archive,), "test", store)
+        Music().load((archive,), "test", store)
 
 
 def test_a_batch_shows_the_tokens_before_each_target(pieces: Pieces) -> None:

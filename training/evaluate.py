@@ -45,7 +45,7 @@ def windows(domain: Domain, sequences: Sequences, stride: int) -> list[Window]:
     """Windows that score every token of the domain's choice exactly once."""
     found = []
     for number in range(len(sequences)):
-        length = len(sequences[number])
+        length = sequences.length(number)
         for begin in range(domain.first_scored(length), length, stride):
             end = min(begin + stride, length)
             found.append(Window(number, end, end - begin))

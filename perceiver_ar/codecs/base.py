@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from perceiver_ar.config import FIRST_DATA
+
 
 class Codec(Protocol):
     """Data to tokens and back.
@@ -35,3 +37,13 @@ class Codec(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """What `codec.json` of a checkpoint holds."""
         ...
+
+
+def every_token(vocab_size: int) -> np.ndarray:
+    """Boolean (1, vocab_size), a `legal` by which any data token may stand anywhere."""
+    return (np.arange(vocab_size) >= FIRST_DATA)[None]
+
+
+def steps(start: int, count: int) -> np.ndarray:
+    """Int32 (count, 1), the `positions` of a sequence along one axis."""
+    return np.arange(start, start + count, dtype=np.int32)[:, None]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_ar.codecs.base import every_token, steps
 from perceiver_ar.config import FIRST_DATA
 
 
@@ -23,7 +24,7 @@ class CopyCodec:
     @property
     def legal(self) -> np.ndarray:
         """Boolean (1, vocab_size): any symbol may follow any other."""
-        return (np.arange(self.vocab_size) >= FIRST_DATA)[None]
+        return every_token(self.vocab_size)
 
     def encode(self, source: Any) -> np.ndarray:
         """Tokens (2n,) of a sequence (n,) of numbers.
@@ -43,7 +44,7 @@ class CopyCodec:
 
     def positions(self, start: int, count: int) -> np.ndarray:
         """Int32 of shape (count, 1)."""
-        return np.arange(start, start + count, dtype=np.int32)[:, None]
+        return steps(start, count)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name} | asdict(self)

@@ -1,10 +1,12 @@
 """Images as subpixels, row by row (Perceiver AR, section 5.2)."""
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from perceiver_ar.codecs.base import every_token
 from perceiver_ar.config import FIRST_DATA
 
 Order = Literal["raster", "planes"]
@@ -49,7 +51,7 @@ class ImageCodec:
     @property
     def legal(self) -> np.ndarray:
         """Boolean (1, vocab_size): any level may stand anywhere."""
-        return (np.arange(self.vocab_size) >= FIRST_DATA)[None]
+        return every_token(self.vocab_size)
 
     def encode(self, source: Any) -> np.ndarray:
         """Tokens (length,) of an image (height, width, 3) of bytes.
@@ -60,30 +62,32 @@ class ImageCodec:
         image = np.asarray(source)
         if image.shape != self.shape:
             raise ValueError(f"an image must have the shape {self.shape}, not {image.shape}")
-        return image[self._places()].astype(np.int32) + FIRST_DATA
+        return image[_places(self.shape, self.order)].astype(np.int32) + FIRST_DATA
 
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """The image, bytes of shape (height, width, 3); subpixels that are not there yet are black."""
         tokens = np.asarray(tokens)
         levels = tokens[tokens >= FIRST_DATA][: self.length] - FIRST_DATA
         image = np.zeros(self.shape, np.uint8)
-        image[tuple(axis[: len(levels)] for axis in self._places())] = levels
+        image[tuple(axis[: len(levels)] for axis in _places(self.shape, self.order))] = levels
         return image
 
     def positions(self, start: int, count: int) -> np.ndarray:
         """Row, column and channel, int32 of shape (count, 3); a step behind the image begins it again."""
-        steps = np.arange(start, start + count) % self.length
-        return np.stack([axis[steps] for axis in self._places()], axis=-1).astype(np.int32)
-
-    def _places(self) -> tuple[np.ndarray, ...]:
-        """Row, column and channel of every subpixel, in the order of the tokens."""
-        places = np.indices(self.shape)
-        if self.order == "planes":
-            places = places.transpose(0, 3, 1, 2)
-        return tuple(axis.reshape(-1) for axis in places)
+        wanted = np.arange(start, start + count) % self.length
+        return np.stack([axis[wanted] for axis in _places(self.shape, self.order)], axis=-1).astype(np.int32)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name} | asdict(self)
+
+
+@cache
+def _places(shape: tuple[int, int, int], order: Order) -> tuple[np.ndarray, ...]:
+    """Row, column and channel of every subpixel, in the order of the tokens."""
+    places = np.indices(shape)
+    if order == "planes":
+        places = places.transpose(0, 3, 1, 2)
+    return tuple(axis.reshape(-1) for axis in places)
 
 
 CODEC = ImageCodec

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from perceiver_ar.codecs.base import every_token, steps
 from perceiver_ar.config import FIRST_DATA
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ class MusicCodec:
     @property
     def legal(self) -> np.ndarray:
         """Boolean (1, vocab_size): any event may follow any other."""
-        return (np.arange(self.vocab_size) >= FIRST_DATA)[None]
+        return every_token(self.vocab_size)
 
     def positions(self, start: int, count: int) -> np.ndarray:
         """Int32 of shape (count, 1)."""
-        return np.arange(start, start + count, dtype=np.int32)[:, None]
+        return steps(start, count)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name} | asdict(self)
@@ -214,9 +215,6 @@ def import_note_seq() -> None:
     pretty_midi.pretty_midi.MAX_TICK = MAX_TICK
 
 
-CODEC = MusicCodec
-
-
 def _one_piano(notes: Iterable[Any], last: int | None) -> list[Any]:
     """Quantized notes without drums, such that one piano could play them.
 
@@ -257,3 +255,6 @@ def _shorten_silences(quantized: Any, last: int, longest: int) -> tuple[Any, int
     for note, (start, end) in zip(shortened.notes, moved, strict=True):
         note.quantized_start_step, note.quantized_end_step = start, end
     return shortened, int(new[np.searchsorted(steps, last)])
+
+
+CODEC = MusicCodec

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_ar.codecs.base import every_token, steps
 from perceiver_ar.config import FIRST_DATA
 
 BYTES = 256
@@ -24,7 +25,7 @@ class TextCodec:
     @property
     def legal(self) -> np.ndarray:
         """Boolean (1, vocab_size): any byte may follow any other."""
-        return (np.arange(self.vocab_size) >= FIRST_DATA)[None]
+        return every_token(self.vocab_size)
 
     def encode(self, source: "str | Path") -> np.ndarray:
         """Tokens (n,) of a text, or of the file at a path."""
@@ -38,7 +39,7 @@ class TextCodec:
 
     def positions(self, start: int, count: int) -> np.ndarray:
         """Int32 of shape (count, 1)."""
-        return np.arange(start, start + count, dtype=np.int32)[:, None]
+        return steps(start, count)
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name}

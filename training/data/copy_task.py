@@ -18,10 +18,10 @@ HELD_OUT = 64
 
 
 class Mirrored(NamedTuple):
-    """SOS, `length / 2` random symbols and their mirror image: another sequence for each number, and for each split."""
+    """SOS, `size / 2` random symbols and their mirror image: another sequence for each number, and each split."""
 
     codec: CopyCodec
-    length: int
+    size: int
     split: str
     count: int
 
@@ -32,8 +32,11 @@ class Mirrored(NamedTuple):
         if not 0 <= number < self.count:
             raise IndexError(number)
         rng = np.random.default_rng((zlib.crc32(self.split.encode()), number))
-        half = rng.integers(0, self.codec.symbols, self.length // 2)
+        half = rng.integers(0, self.codec.symbols, self.size // 2)
         return np.concatenate([np.array([SOS], np.int32), self.codec.encode(half)])
+
+    def length(self, number: int) -> int:
+        return 1 + self.size
 
     def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
         """Numbers of `count` sequences."""

@@ -19,6 +19,10 @@ class Sequences(Protocol):
 
     def __getitem__(self, number: int) -> np.ndarray: ...
 
+    def length(self, number: int) -> int:
+        """Tokens of a sequence."""
+        ...
+
     def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
         """Numbers of `count` sequences, one as likely as it is long."""
         ...
@@ -37,6 +41,9 @@ class Pieces(NamedTuple):
         if not 0 <= number < len(self):
             raise IndexError(number)
         return self.tokens[self.offsets[number] : self.offsets[number + 1]]
+
+    def length(self, number: int) -> int:
+        return int(self.offsets[number + 1] - self.offsets[number])
 
     def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
         """Numbers of `count` pieces, one as likely as it is long."""

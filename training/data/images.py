@@ -1,5 +1,6 @@
 """Images: archives of JPEG or PNG files as one array of bytes."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ class Pictures(NamedTuple):
                 break
             number -= len(array)
         return np.concatenate([np.array([SOS], np.int32), self.codec.encode(array[number])])
+
+    def length(self, number: int) -> int:
+        return 1 + self.codec.length
 
     def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
         """Numbers of `count` images."""
@@ -87,7 +91,8 @@ class Images(Domain):
             out.flush()
             return {"images": len(names)}
 
-        facts = {"files": len(names), "shape": self.codec.shape}
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        facts = {"files": len(names), "names_sha256": digest, "shape": self.codec.shape}
         return np.load(prepared(store, source, split, facts, make, ".npy"), mmap_mode="r")
 
     def _check(self, name: str, image: np.ndarray) -> None:

@@ -34,29 +34,19 @@ class Music(Domain):
         return MusicCodec()
 
     def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
-        return load_pieces(sources, split, store)
+        """As any domain; a source is a zip, a tar or a folder in the layout of MAESTRO.
+
+        That is MIDI files, and a csv with the columns `midi_filename` and `split`.
+        """
+        if not sources:
+            raise ValueError("say where the performances are: --data MAESTRO.zip, or its folder")
+        return Pieces.join([_load_source(source, split, store) for source in sources])
 
     def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same music transposed and at another tempo, both drawn evenly from what the fields allow."""
         semitones = int(rng.integers(-self.transpose, self.transpose + 1))
         factor = 1 + float(rng.uniform(-self.stretch, self.stretch))
         return stretched(transposed(tokens, semitones), factor)
-
-
-DOMAIN = Music
-
-
-def load_pieces(sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
-    """The token sequences of one split of every source, prepared into `store` if they are not there yet.
-
-    A source is a zip or a folder in the layout of MAESTRO: MIDI files and a csv with `midi_filename` and `split`.
-
-    Raises:
-        ValueError: a source that is missing, of another layout, or without the split.
-    """
-    if not sources:
-        raise ValueError("say where the performances are: --data MAESTRO.zip, or its folder")
-    return Pieces.join([_load_source(source, split, store) for source in sources])
 
 
 def _load_source(source: Path, split: str, store: Path) -> Pieces:
@@ -127,3 +117,6 @@ def stretched(tokens: np.ndarray, factor: float) -> np.ndarray:
     with_rest = rest > 0
     out[at[with_rest] - 1] = codec.time_shift + rest[with_rest] - 1
     return out
+
+
+DOMAIN = Music
