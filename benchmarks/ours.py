@@ -16,6 +16,7 @@ from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import FIRST_DATA, ModelConfig
 from perceiver_ar.generate import generate, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
+from training import devices
 from training.config import OptimConfig, Stage, TrainConfig
 from training.data.crops import Crop, batch_of
 from training.data.music import Music
@@ -101,7 +102,8 @@ def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measu
     """Latents (predicted tokens) a second and seconds a step, of `steps` steps on one random batch."""
     stage = Stage(1.0, shape.context, shape.batch)
     config = TrainConfig(Music(), model, (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
-    step, state = make_step(config), new_state(config)
+    mesh = devices.mesh()
+    step, state = make_step(config, mesh), new_state(config)
     size = (shape.batch, shape.context + 1)
     crops = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size, np.int32)
     batch = batch_of(
@@ -112,7 +114,7 @@ def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measu
         nonlocal state
         begin = time.perf_counter()
         for _ in range(steps):
-            state, nll = step(state, *batch)
+            state, nll = step(state, *devices.spread(batch, mesh))
         jax.block_until_ready(state)
         seconds = (time.perf_counter() - begin) / steps
         assert np.isfinite(nll), "the loss is not finite"

@@ -39,6 +39,7 @@ OWNERS = {
     "optax": ("training",),
     "orbax": ("training",),
     "grain": ("training",),
+    "tensorboardX": ("training",),
     "note_seq": ("perceiver_ar.codecs",),
     "pretty_midi": ("perceiver_ar.codecs",),
 }

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.data import crops
 from training.data.domain import Pieces
 from training.data.music import Music, stretched, transposed
+from training.devices import mesh
 from training.evaluate import baselines, evaluate, score, spread, window_batch, windows
-from training.loop import Diverged, read_metrics, train
+from training.loop import Diverged, Stopped, train
 from training.loss import token_nll, training_loss
+from training.metrics import read_metrics
 from training.optim import optimiser, schedule
 from training.state import Checkpoints, read_config
 from training.step import new_state
@@ -161,9 +164,12 @@ def test_the_loss_is_the_mean_over_scored_targets() -> None:
     targets = jnp.array([[2, PAD]])
     nll, _ = token_nll(logits, targets)
     assert np.allclose(nll, [[np.log(4), 0]], atol=1e-6)
-    with_z, mean = training_loss(logits + 3.0, targets, z_loss=0.5)
+    with_z, mean = training_loss(logits + 3.0, targets, jnp.array(1), z_loss=0.5)
     assert np.isclose(mean, np.log(4), atol=1e-6)
     assert np.isclose(with_z, np.log(4) + 0.5 * 9.0, atol=1e-5)
+    smoothed, _ = training_loss(logits, targets, jnp.array(1), z_loss=0.0, label_smoothing=0.3)
+    spread_evenly = 0.7 * np.eye(3)[2] + 0.1
+    assert np.isclose(smoothed, -(spread_evenly * np.log([0.5, 0.25, 0.25])).sum(), atol=1e-6)
 
 
 def test_the_rate_warms_up_stays_and_decays_to_nothing() -> None:
@@ -208,23 +214,17 @@ def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) ->
     whole, parts = (Paths(tmp_path / name, (archive,)) for name in ("whole", "parts"))
     expected = train(CONFIG, whole)
 
-    class Stopped(Exception):
-        pass
-
-    def stop_at(step: int, real=crops.batches):
-        def batches(pieces: Pieces, config: TrainConfig, first: int):
-            for number, batch in enumerate(real(pieces, config, first), first):
-                if number == step:
-                    raise Stopped
-                yield batch
-
-        return batches
+    def signalled(pieces: Pieces, config: TrainConfig, first: int, real=crops.batches):
+        for number, batch in enumerate(real(pieces, config, first), first):
+            if number == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.loop.batches", stop_at(4))
-        with pytest.raises(Stopped):
+        patch.setattr("training.loop.batches", signalled)
+        with pytest.raises(Stopped, match="at step 4 and saved"):
             train(CONFIG, parts)
-    assert int(Checkpoints(parts.workdir).latest(CONFIG).step) == 3
+    assert int(Checkpoints(parts.workdir).read(CONFIG, mesh()).step) == 4
     found = train(CONFIG, parts)
     assert int(found.step) == int(expected.step) == CONFIG.steps
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from dataclasses import dataclass, replace
@@ -14,14 +15,17 @@ from perceiver_ar.checkpoint import CARD, load, save
 from perceiver_ar.config import DType
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
-from training import presets
+from training import cost, presets
 from training.config import Paths, TrainConfig
 from training.data.domain import Pieces, domain_class
+from training.devices import Cluster, mesh
 from training.evaluate import baselines, evaluate
-from training.loop import Diverged, train
+from training.loop import Diverged, Stopped, train
 from training.state import Checkpoints, read_config
 
 UNNAMED = tyro.conf.arg(name="")
+ALONE = Cluster()
+TUNABLES = "GLIBC_TUNABLES"
 TINY = "--tiny"
 """Chooses a preset's value that trains on a CPU in minutes."""
 
@@ -59,6 +63,8 @@ class Export:
     """Of the run."""
     output: Path
     """The folder to write."""
+    best: bool = False
+    """The checkpoint with the lowest validation NLL instead."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,11 +78,24 @@ def main(arguments: list[str] | None = None) -> int:
             values = importlib.import_module(f"training.presets.{first}")
             preset: TrainConfig = values.TINY if TINY in rest else values.PRESET
             rest = [argument for argument in rest if argument != TINY]
+            usual = Paths(Path("runs", first))
 
             def run(
-                paths: Annotated[Paths, UNNAMED], config: Annotated[TrainConfig, UNNAMED] = preset
+                paths: Annotated[Paths, UNNAMED] = usual,
+                config: Annotated[TrainConfig, UNNAMED] = preset,
+                cluster: Cluster = ALONE,
+                dry_run: bool = False,
             ) -> None:
-                train(config, paths)
+                """Train.
+
+                Args:
+                    dry_run: print parameters, memory, FLOPs a step and the resolved config, and train nothing.
+                """
+                cluster.join()
+                if dry_run:
+                    print(json.dumps(cost.dry_run(config), indent=1))
+                else:
+                    train(config, paths)
 
             tyro.cli(run, args=rest, prog=prog)
         elif first == "evaluate":
@@ -92,8 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        print(str(stopped) or "stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -130,16 +149,28 @@ def _evaluate(options: Evaluate) -> None:
 
 def _export(options: Export) -> None:
     config = read_config(options.workdir)
-    state = Checkpoints(options.workdir).latest(config)
+    state = Checkpoints(options.workdir).read(config, mesh(), best=options.best)
     card = options.output / CARD
     text = f"# {options.output.name}\n\nStep {int(state.step):,} of a run with this config:\n\n"
     text += f"```json\n{json.dumps(config.to_dict(), indent=1)}\n```\n"
     text = card.read_text(encoding="utf-8") if card.is_file() else text
     # Coarse factors and recomputed layers are for training; a single token is faster without.
     shipped = replace(config.model, dtype="float32", remat=False)
-    save(options.output, from_params(shipped, state.params), config.domain.codec, text)
+    save(options.output, from_params(shipped, state.weights), config.domain.codec, text)
     print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
 
 
+def _with_huge_pages() -> None:
+    """Begin again with an allocator that asks Linux for huge pages, unless the user has tuned it.
+
+    The temporary arrays of a step are fresh memory each time, which costs a fault a page: in pages of 2 MiB a step of
+    the piano model takes 0.77 of the time. glibc reads its tunables once, when a process begins.
+    """
+    if sys.platform == "linux" and TUNABLES not in os.environ:
+        os.environ[TUNABLES] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 if __name__ == "__main__":
+    _with_huge_pages()
     sys.exit(main())

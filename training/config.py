@@ -46,6 +46,10 @@ class OptimConfig:
     """Largest global norm of a gradient."""
     z_loss: float = 1e-4
     """Weight of the squared log-normaliser beside the cross-entropy."""
+    label_smoothing: float = 0.0
+    """Part of each target that is spread evenly over all tokens."""
+    average: float = 0.0
+    """Part of the averaged weights that a step keeps, such as 0.999; these are then measured and exported. 0: none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class TrainConfig:
     steps: int
     """Steps of the whole run, decay included."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    accumulate: int = 1
+    """Parts in which a batch is computed one after the other: less memory for the same step."""
+    shard: bool = False
+    """Keep a part of the weights and of the optimiser's state on each device rather than all of them."""
     seed: int = 0
     save_every: int = 250
     """Steps between checkpoints."""
@@ -73,6 +81,12 @@ class TrainConfig:
             raise ValueError(f"stages must end in rising order, the last at 1, not {ends}")
         if (longest := max(stage.context for stage in self.stages)) > self.model.context:
             raise ValueError(f"a stage's context ({longest}) exceeds the model's ({self.model.context})")
+        if uneven := [stage.batch for stage in self.stages if stage.batch % self.accumulate]:
+            raise ValueError(
+                f"a batch of {uneven[0]} examples cannot be cut into {self.accumulate} equal parts"
+            )
+        if not (0 <= self.optim.average < 1 and 0 <= self.optim.label_smoothing < 1):
+            raise ValueError("average and label_smoothing are parts: give a number from 0 to below 1")
         if self.optim.warmup + self.optim.decay > self.steps:
             raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
 
@@ -106,3 +120,5 @@ class Paths:
     """Archives or folders; the first one's validation split is the run's. None for data made as they are needed."""
     init: Path | None = None
     """Folder of a model whose weights a new run begins with."""
+    wandb: str | None = None
+    """Project of Weights & Biases to report to as well, if wandb is installed."""

@@ -1,28 +1,43 @@
 """The training loop: batches in, checkpoints and metrics out; run it again to go on."""
 
-import json
-import time
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import Mesh
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perceiver_ar.checkpoint import load
-from perceiver_ar.model import to_params
+from perceiver_ar.model import Params, to_params
+from training import devices
 from training.config import Paths, TrainConfig
+from training.cost import Meter
 from training.data.crops import batches
 from training.data.domain import Sequences
 from training.evaluate import score, spread, windows
-from training.state import Checkpoints, write_config
+from training.metrics import Live, Metrics
+from training.state import VALIDATION, Checkpoints, write_config
 from training.step import State, make_step
+
+EVERY = 50
+"""Steps between lines of metrics, each the mean of so many losses."""
 
 
 class Diverged(RuntimeError):
     """The loss is no longer a number; the last good checkpoint was kept."""
+
+
+class Stopped(RuntimeError):
+    """The run was told to stop, and saved what it had."""
 
 
 def train(config: TrainConfig, paths: Paths) -> State:
@@ -30,77 +45,99 @@ def train(config: TrainConfig, paths: Paths) -> State:
 
     Raises:
         Diverged: the loss became NaN or infinite.
+        Stopped: SIGINT or SIGTERM came; everything up to then is in a checkpoint.
         ValueError: data or checkpoint that do not fit.
     """
-    console = Console(stderr=True)
-    store = paths.workdir / "data"
-    sequences = config.domain.load(paths.data, "train", store)
-    held_out = config.domain.load(paths.data[:1], "validation", store)
-    write_config(config, paths.workdir)
+    first_process = jax.process_index() == 0
+    console, mesh = Console(stderr=True, quiet=not first_process), devices.mesh()
+    with devices.first_alone():
+        sequences = config.domain.load(paths.data, "train", paths.workdir / "data")
+        held_out = config.domain.load(paths.data[:1], "validation", paths.workdir / "data")
+        write_config(config, paths.workdir)
     checkpoints = Checkpoints(paths.workdir)
-    state = checkpoints.latest(config)
+    state = checkpoints.read(config, mesh)
     if paths.init and int(state.step) == 0:
-        state = _begin_with(state, config, paths.init)
+        state = _begin_with(state, config, paths.init, mesh)
     first = int(state.step)
     size = sum(x.size for x in jax.tree.leaves(state.params))
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
-    step = make_step(config)
-    losses: list[float] = []
-    began, latents_done = time.monotonic(), 0
-    with _progress(console) as progress, (paths.workdir / "metrics.jsonl").open("a") as metrics:
-        bar = progress.add_task("", total=config.steps, completed=first)
+    step, losses = make_step(config, mesh), []
+    meter = Meter(config)
+    live = Live(console, config, meter, first)
+    with Metrics(paths, config, first) as metrics, live.progress, _asked_to_stop() as asked:
         for number, batch in enumerate(batches(sequences, config, first), first + 1):
-            state, loss = step(state, *batch)
-            losses.append(float(loss))
-            latents_done += batch.targets.size
-            if not np.isfinite(losses[-1]):
-                raise Diverged(f"the loss became {losses[-1]} at step {number}; the last checkpoint is good")
-            rate = latents_done / (time.monotonic() - began)
-            text = f"step {number}  loss {np.mean(losses[-50:]):.3f} nats/token  {rate:,.0f} tokens/s"
-            progress.update(bar, completed=number, description=text)
-            last = number == config.steps
-            if number % 50 == 0 or last:
-                _write(metrics, step=number, loss=float(np.mean(losses[-50:])), tokens_per_second=rate)
-            if number % config.save_every == 0 or last:
-                checkpoints.save(state)
+            state, loss = step(state, *devices.spread(batch, mesh))
+            losses.append(_good(loss, number))
+            meter.count(number - 1)
+            live.show(number, losses[-EVERY:])
+            last, stop = number == config.steps, asked() or checkpoints.preempted(number)
+            if number % EVERY == 0 or last:
+                rates = {"tokens_per_second": meter.tokens_per_second, "utilisation": meter.utilisation}
+                metrics.write(number, loss=float(np.mean(losses[-EVERY:])), **rates)
+            nll = math.inf
             if number % config.evaluate_every == 0 or last:
-                nll = _look(config, state, held_out)
-                _write(metrics, step=number, validation_nll=nll)
-                progress.console.print(
-                    f"step {number}: validation {nll:.4f} nats/token (a sample of windows)"
-                )
+                nll = _look(config, devices.gathered(state.weights, mesh), held_out, number)
+                metrics.write(number, **{VALIDATION: nll})
+                shown = f"{nll * config.domain.unit.factor:.4f} {config.domain.unit.name}"
+                live.progress.console.print(f"step {number}: validation {shown} (a sample of windows)")
+            if number % config.save_every == 0 or nll < math.inf or stop:
+                checkpoints.save(state, nll)
+            if stop and not last:
+                checkpoints.finish()
+                raise Stopped(f"stopped at step {number} and saved it: run the same command again to go on")
+    checkpoints.finish()
     return state
 
 
-def _begin_with(state: State, config: TrainConfig, folder: Path) -> State:
+def _good(loss: jax.Array, number: int) -> float:
+    value = float(loss)
+    if not np.isfinite(value):
+        raise Diverged(f"the loss became {value} at step {number}; the last checkpoint is good")
+    return value
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM has come, which then waits for the step's end; a second one does not wait.
+
+    On several processes JAX listens for SIGTERM itself and tells all of them the same step to stop at.
+    """
+    came: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    alone = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
+    handlers = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM) if alone}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+
+
+def _begin_with(state: State, config: TrainConfig, folder: Path, mesh: Mesh) -> State:
     """The state with the weights of a shipped model, which must compute what the run's model does."""
     found = load(folder)
-    free = {
-        name: getattr(config.model, name) for name in ("dtype", "remat", "dropout", "cross_attend_dropout")
-    }
-    if replace(found.config, **free) != config.model:
+    names = "latents", "dtype", "remat", "dropout", "cross_attend_dropout"  # which change no parameter
+    if replace(found.config, **{name: getattr(config.model, name) for name in names}) != config.model:
         raise ValueError(f"{folder} is a model of another config than the run's")
-    return state._replace(params=to_params(found.model))
+    params = to_params(found.model)
+    params = jax.device_put(params, devices.placed(params, mesh, config.shard))
+    return state._replace(params=params, average=state.average and jax.tree.map(jnp.copy, params))
 
 
-def _look(config: TrainConfig, state: State, held_out: Sequences) -> float:
-    """Mean NLL of a fixed sample of held-out windows, at the context of the current stage."""
-    context = config.stage(max(int(state.step) - 1, 0)).context
+def _look(config: TrainConfig, weights: Params, held_out: Sequences, step: int) -> float:
+    """Mean NLL of a fixed sample of held-out windows, at the context of the current stage; processes share the work."""
+    context = config.stage(step - 1).context
     chosen = spread(windows(config.domain, held_out, config.model.latents), config.evaluate_windows)
-    scores = score(config.model, state.params, config.domain.codec, held_out, chosen, context=context)
-    sums = np.array([(found.nll, found.tokens) for found in scores])
-    return float(sums[:, 0].sum() / sums[:, 1].sum())
-
-
-def _write(file: Any, **values: float) -> None:
-    file.write(json.dumps({"time": round(time.time(), 1)} | values) + "\n")
-    file.flush()
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=console)
-
-
-def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    """The metrics a run has written so far."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    mine = chosen[jax.process_index() :: jax.process_count()]
+    latents = min(config.model.latents, context)
+    scores = score(
+        config.model, weights, config.domain.codec, held_out, mine, context=context, latents=latents
+    )
+    sums = np.array([(found.nll, found.tokens) for found in scores]).reshape(-1, 2).sum(axis=0)
+    nll, tokens = process_allgather(sums).reshape(-1, 2).sum(axis=0)
+    return float(nll / tokens)

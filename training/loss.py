@@ -17,11 +17,21 @@ def token_nll(
 
 
 def training_loss(
-    logits: Float[Array, "batch latents vocab"], targets: Int[Array, "batch latents"], z_loss: float
+    logits: Float[Array, "batch latents vocab"],
+    targets: Int[Array, "batch latents"],
+    count: Int[Array, ""],
+    z_loss: float,
+    label_smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The mean loss with its z-loss (PaLM, section 5; Perceiver AR's released code), and the mean NLL alone."""
+    """A batch's or a part's share of the loss, and of the mean NLL: sums over its targets, divided by `count`.
+
+    Args:
+        count: scored targets of the whole batch, so that the shares of its parts add up to its loss.
+        z_loss: weight of the squared log-normaliser (PaLM, section 5; Perceiver AR's released code).
+        label_smoothing: part of each target that is spread evenly over all tokens (Szegedy et al. 2016).
+    """
     nll, normaliser = token_nll(logits, targets)
-    scored = targets != PAD
-    count = jnp.maximum(scored.sum(), 1)
-    mean = nll.sum() / count
-    return mean + z_loss * jnp.where(scored, normaliser**2, 0.0).sum() / count, mean
+    extra = z_loss * normaliser**2
+    if label_smoothing:
+        extra += label_smoothing * (normaliser - logits.mean(axis=-1) - nll)
+    return (nll + jnp.where(targets == PAD, 0.0, extra)).sum() / count, nll.sum() / count

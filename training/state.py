@@ -1,39 +1,63 @@
 """Saving and resuming a run, by orbax."""
 
 import json
+import math
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers as policies
 
+from training import devices
 from training.config import TrainConfig
 from training.step import State, new_state
 
+VALIDATION = "validation_nll"
+
+
+def _merit(metrics: dict[str, float]) -> float:
+    return -metrics[VALIDATION]
+
 
 class Checkpoints:
-    """The checkpoints of a run, newest two kept, each complete or absent."""
+    """The checkpoints of a run: the newest two, and the one with the lowest validation NLL. Each is whole or absent."""
 
     def __init__(self, workdir: Path) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        best = policies.BestN(get_metric_fn=_merit, n=1)
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_merit,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+        )
         self._manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
 
-    def save(self, state: State) -> None:
-        """Write `state` under its step."""
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(state._asdict()))
+    def save(self, state: State, nll: float = math.inf) -> None:
+        """Begin to write `state` under its step, with its validation NLL if that is known; training may go on."""
+        args = ocp.args.StandardSave(state._asdict())
+        self._manager.save(int(state.step), args=args, metrics={VALIDATION: nll})
+
+    def finish(self) -> None:
+        """Wait until everything is written; an error in writing comes up here, or in the next `save`."""
         self._manager.wait_until_finished()
 
-    def latest(self, config: TrainConfig) -> State:
-        """The newest state, or a fresh one where there is none.
+    def preempted(self, step: int) -> bool:
+        """Whether the machines are about to be taken away; only a run on several processes is told so this way."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
+    def read(self, config: TrainConfig, mesh: Mesh, *, best: bool = False) -> State:
+        """The newest state, or the best one, or a fresh one where there is none, on the mesh's devices.
 
         Raises:
             ValueError: the checkpoint is of another model or optimiser than `config` describes.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return new_state(config)
+        step = self._manager.best_step() if best else self._manager.latest_step()
         shapes = jax.eval_shape(lambda: new_state(config))
+        places = devices.placed(shapes, mesh, config.shard)
+        if step is None:
+            return jax.jit(lambda: new_state(config), out_shardings=places)()
+        wanted = jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
         try:
-            restored = self._manager.restore(step, args=ocp.args.StandardRestore(shapes._asdict()))
+            restored = self._manager.restore(step, args=ocp.args.StandardRestore(wanted._asdict()))
         except (ValueError, KeyError) as error:
             raise ValueError(
                 f"the checkpoint of step {step} was made with another model or optimiser"

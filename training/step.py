@@ -1,14 +1,17 @@
 """One step of training, and one look at held-out windows."""
 
+from functools import partial
 from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from perceiver_ar.config import PAD, ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
+from training import devices
 from training.config import TrainConfig
 from training.loss import token_nll, training_loss
 from training.optim import optimiser
@@ -20,35 +23,68 @@ class State(NamedTuple):
     step: Int[Array, ""]
     params: Params
     optim: optax.OptState
+    average: Params
+    """Exponential moving average of the weights, empty in a run that keeps none."""
+
+    @property
+    def weights(self) -> Params:
+        """What is measured and exported."""
+        return self.average or self.params
 
 
 def new_state(config: TrainConfig) -> State:
     """The state before the first step."""
     params = to_params(PerceiverAR(config.model, jax.random.key(config.seed)))
-    return State(jnp.zeros((), jnp.int32), params, optimiser(config.optim, config.steps).init(params))
+    optim = optimiser(config.optim, config.steps).init(params)
+    average = jax.tree.map(jnp.copy, params) if config.optim.average else {}
+    return State(jnp.zeros((), jnp.int32), params, optim, average)
 
 
-def make_step(config: TrainConfig):
+def make_step(config: TrainConfig, mesh: Mesh):
     """A jitted (state, tokens, positions, targets) -> (state, mean NLL in nats); the state is donated.
 
-    Tokens are (batch, seq), positions (batch, seq, axes), targets (batch, latents).
+    Tokens are (batch, seq), positions (batch, seq, axes), targets (batch, latents), each spread over the mesh by its
+    examples. Gradients are those of the whole batch on however many devices and in however many parts.
     """
     update = optimiser(config.optim, config.steps)
 
-    def loss(params: Params, tokens: Array, positions: Array, targets: Array, key: Array):
-        model = from_params(config.model, params)
-        logits, _ = model(tokens, positions, targets.shape[1], key=key)
-        return training_loss(logits, targets, config.optim.z_loss)
+    def loss(params: Params, batch: tuple[Array, Array, Array], key: Array, count: Array):
+        tokens, positions, targets = batch
+        logits, _ = from_params(config.model, params)(tokens, positions, targets.shape[1], key=key)
+        return training_loss(logits, targets, count, config.optim.z_loss, config.optim.label_smoothing)
+
+    def gradient(params: Params, *batch: Array, key: Array) -> tuple[Params, Array]:
+        count = jnp.maximum((batch[-1] != PAD).sum(), 1)
+        share = jax.grad(partial(loss, count=count), has_aux=True)
+        if config.accumulate == 1:
+            return share(params, batch, key)
+
+        def part(x: Array) -> Array:  # every n-th example, so that each part is spread over all devices
+            return jnp.moveaxis(x.reshape(-1, config.accumulate, *x.shape[1:]), 1, 0)
+
+        def add(total: tuple[Params, Array], one: tuple) -> tuple[tuple[Params, Array], None]:
+            number, batch = one
+            return jax.tree.map(jnp.add, total, share(params, batch, jax.random.fold_in(key, number))), None
+
+        zero = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
+        return jax.lax.scan(add, zero, (jnp.arange(config.accumulate), jax.tree.map(part, batch)))[0]
 
     def step(state: State, tokens: Array, positions: Array, targets: Array) -> tuple[State, Array]:
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (_, nll), gradients = gradient(state.params, tokens, positions, targets, key)
+        gradients, nll = gradient(state.params, tokens, positions, targets, key=key)
         updates, optim = update.update(gradients, state.optim, state.params)
         params = cast(Params, optax.apply_updates(state.params, updates))
-        return State(state.step + 1, params, optim), nll
+        average = state.average and optax.incremental_update(params, state.average, 1 - config.optim.average)
+        return State(state.step + 1, params, optim, cast(Params, average)), nll
 
-    return jax.jit(step, donate_argnums=0)
+    state = devices.placed(jax.eval_shape(lambda: new_state(config)), mesh, config.shard)
+    examples = devices.by_example(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(state, examples, examples, examples),
+        out_shardings=(state, devices.whole(mesh)),
+        donate_argnums=0,
+    )
 
 
 def make_score(config: ModelConfig):

@@ -1,7 +1,6 @@
 """The copy task's sequences, made as they are needed."""
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,9 +37,8 @@ class Mirrored(NamedTuple):
     def length(self, number: int) -> int:
         return 1 + self.size
 
-    def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
-        """Numbers of `count` sequences."""
-        return rng.integers(0, self.count, count).tolist()
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(0, self.count))
 
 
 @dataclass(frozen=True)

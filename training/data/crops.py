@@ -1,15 +1,21 @@
-"""Random crops of sequences, a pure function of (seed, step): a resumed run sees what an unbroken one would have."""
+"""Random crops of sequences, a pure function of (seed, step, row): a resumed run sees what an unbroken one would have,
+and processes share a batch without a word between them.
+"""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import grain
 import numpy as np
 
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import PAD
+from training import devices
 from training.config import TrainConfig
 from training.data.domain import Sequences
+
+MAKERS = 2
+"""Threads that make batches."""
 
 
 class Batch(NamedTuple):
@@ -42,17 +48,22 @@ def batch_of(crops: list[Crop], codec: Codec, context: int, latents: int) -> Bat
     return Batch(tokens[:, :-1], codec.positions(0, context)[steps], targets)
 
 
-def training_batch(sequences: Sequences, config: TrainConfig, step: int) -> Batch:
+def training_batch(
+    sequences: Sequences, config: TrainConfig, step: int, rows: Iterable[int] | None = None
+) -> Batch:
     """The batch of a step: crops that end anywhere in a sequence, each token as likely as any other.
 
     A crop near a sequence's beginning is shorter and padded, so that first tokens are predicted too.
+
+    Args:
+        rows: numbers of the examples to make, each the same whoever makes it; all of the batch by default.
     """
-    rng = np.random.default_rng((config.seed, step))
     stage, domain = config.stage(step), config.domain
     latents = min(config.model.latents, stage.context)
     crops = []
-    for number in sequences.draw(stage.batch, rng):
-        sequence = sequences[number]
+    for row in range(stage.batch) if rows is None else rows:
+        rng = np.random.default_rng((config.seed, step, row))
+        sequence = sequences[sequences.draw(rng)]
         first = domain.first_scored(len(sequence))
         end = int(rng.integers(min(first + latents, len(sequence)), len(sequence) + 1))
         # What an augmentation makes shorter is still as long as it should be.
@@ -63,11 +74,10 @@ def training_batch(sequences: Sequences, config: TrainConfig, step: int) -> Batc
 
 
 def batches(sequences: Sequences, config: TrainConfig, first: int) -> Iterator[Batch]:
-    """The batches from step `first` to the run's end, one made while the one before is used."""
-    with ThreadPoolExecutor(1) as worker:
-        ahead = worker.submit(training_batch, sequences, config, first)
-        for step in range(first, config.steps):
-            batch = ahead.result()
-            if step + 1 < config.steps:
-                ahead = worker.submit(training_batch, sequences, config, step + 1)
-            yield batch
+    """A process's examples of the batches from step `first` to the run's end, made ahead of their use."""
+
+    def batch(step: int) -> Batch:
+        return training_batch(sequences, config, step, devices.rows(config.stage(step).batch))
+
+    ahead = grain.ReadOptions(num_threads=MAKERS, prefetch_buffer_size=2 * MAKERS)
+    yield from grain.MapDataset.range(first, config.steps).map(batch).to_iter_dataset(ahead)

@@ -1,7 +1,6 @@
 """What a run may know of its data, whatever the data are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,8 +22,8 @@ class Sequences(Protocol):
         """Tokens of a sequence."""
         ...
 
-    def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
-        """Numbers of `count` sequences, one as likely as it is long."""
+    def draw(self, rng: np.random.Generator) -> int:
+        """Number of a sequence, one as likely as it is long."""
         ...
 
 
@@ -45,16 +44,23 @@ class Pieces(NamedTuple):
     def length(self, number: int) -> int:
         return int(self.offsets[number + 1] - self.offsets[number])
 
-    def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
-        """Numbers of `count` pieces, one as likely as it is long."""
-        lengths = np.diff(self.offsets)
-        return rng.choice(len(self), count, p=lengths / lengths.sum()).tolist()
+    def draw(self, rng: np.random.Generator) -> int:
+        """Number of a piece, one as likely as it is long: that of a token drawn evenly."""
+        token = rng.integers(self.offsets[0], self.offsets[-1])
+        return int(np.searchsorted(self.offsets, token, side="right")) - 1
 
     @classmethod
     def join(cls, parts: list["Pieces"]) -> "Pieces":
         """All pieces of several sets, in order."""
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
+
+
+class Unit(NamedTuple):
+    """What a domain's losses are shown in, and how much of it one nat a token is."""
+
+    name: str = "nats/token"
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,11 @@ class Domain(ABC):
     def first_scored(self, length: int) -> int:
         """Index of the first token to learn and to score, of a sequence of so many: all but SOS."""
         return min(1, length)
+
+    @property
+    def unit(self) -> Unit:
+        """What a loss is shown in while a run goes on."""
+        return Unit()
 
     def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
         """The domain's own units, from nats a token and the number of tokens scored, which are all of `sequences`."""

@@ -1,7 +1,6 @@
 """Images: archives of JPEG or PNG files as one array of bytes."""
 
 import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +15,7 @@ from rich.progress import track
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.images import ImageCodec, Order
 from perceiver_ar.config import SOS
-from training.data.domain import Domain, Sequences
+from training.data.domain import Domain, Sequences, Unit
 from training.data.store import contents, names_of_split, prepared
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -45,9 +44,8 @@ class Pictures(NamedTuple):
     def length(self, number: int) -> int:
         return 1 + self.codec.length
 
-    def draw(self, count: int, rng: np.random.Generator) -> Sequence[int]:
-        """Numbers of `count` images."""
-        return rng.integers(0, len(self), count).tolist()
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(0, len(self)))
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,13 @@ class Images(Domain):
                 "resize the images, or set --domain.height and --domain.width"
             )
 
+    @property
+    def unit(self) -> Unit:
+        return Unit("bits/dim", 1 / float(np.log(2)))
+
     def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
         """Bits a subpixel."""
-        return {"bits_per_dim": nll / float(np.log(2))}
+        return {"bits_per_dim": nll * self.unit.factor}
 
 
 def pixels(file: bytes) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""A run's figures: JSON lines, TensorBoard, Weights & Biases if asked, and one live line on the terminal."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from training.config import Paths, TrainConfig
+from training.cost import Meter
+
+FILE = "metrics.jsonl"
+
+
+class Metrics:
+    """Where figures of a run are written, beside its checkpoints; closed at the end of a `with`.
+
+    Raises:
+        ValueError: wandb is asked for and is not installed.
+    """
+
+    def __init__(self, paths: Paths, config: TrainConfig, first: int) -> None:
+        self._first_process = jax.process_index() == 0
+        if not self._first_process:
+            return
+        self._lines = (paths.workdir / FILE).open("a")
+        self._board = SummaryWriter(str(paths.workdir / "tensorboard"), purge_step=first + 1)
+        self._run = _wandb(paths, config) if paths.wandb else None
+
+    def write(self, step: int, **values: float) -> None:
+        """Figures of a step, everywhere; of the first process's alone."""
+        if not self._first_process:
+            return
+        self._lines.write(json.dumps({"time": round(time.time(), 1), "step": step} | values) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        if self._run:
+            self._run.log(values, step=step)
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if not self._first_process:
+            return
+        self._lines.close()
+        self._board.close()
+        if self._run:
+            self._run.finish()
+
+
+def _wandb(paths: Paths, config: TrainConfig) -> Any:
+    try:
+        import wandb  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError("--wandb needs Weights & Biases: pip install wandb, or leave it out") from error
+    return wandb.init(project=paths.wandb, dir=str(paths.workdir), config=config.to_dict(), resume="allow")
+
+
+class Live:
+    """The line on the terminal: step, loss in the domain's unit, tokens a second, use of the machine, time left."""
+
+    def __init__(self, console: Console, config: TrainConfig, meter: Meter, first: int) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+        self.progress = Progress(*columns, console=console)
+        self._meter, self._unit = meter, config.domain.unit
+        self._bar = self.progress.add_task("", total=config.steps, completed=first)
+
+    def show(self, step: int, losses: list[float]) -> None:
+        """The mean of the losses given, and the rates since the run began or went on."""
+        loss = float(np.mean(losses)) * self._unit.factor
+        rates = f"{self._meter.tokens_per_second:,.0f} tokens/s  {self._meter.utilisation:.0%} of peak"
+        self.progress.update(
+            self._bar, completed=step, description=f"step {step}  loss {loss:.3f} {self._unit.name}  {rates}"
+        )
+
+
+def read_metrics(workdir: Path) -> list[dict[str, float]]:
+    """The figures a run has written so far."""
+    return [json.loads(line) for line in (workdir / FILE).read_text().splitlines()]
