@@ -337,8 +337,15 @@ def test_train_export_evaluate_and_begin_again(
         str(store),
         "--baselines",
         "--json",
+        *("--samples", str(tmp_path / "heard"), "--sample-count", "2", "--sample-tokens", "24"),
     ]
     assert main(evaluated) == 0
+    assert sorted(path.name for path in (tmp_path / "heard").iterdir()) == [
+        "1.mid",
+        "1.wav",
+        "2.mid",
+        "2.wav",
+    ]
     found = json.loads(capsys.readouterr().out)
     assert found["nll"] > 0 and found["uniform"] == pytest.approx(np.log(CODEC.vocab_size))
     assert found["split"] == "validation" and found["checkpoint"] == str(folder)

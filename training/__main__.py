@@ -21,6 +21,7 @@ from training.data.domain import Pieces, domain_class
 from training.devices import Cluster, mesh
 from training.evaluate import baselines, evaluate
 from training.loop import Diverged, Stopped, train
+from training.samples import complete, write_samples
 from training.state import Checkpoints, read_config
 
 UNNAMED = tyro.conf.arg(name="")
@@ -51,6 +52,12 @@ class Evaluate:
     """Score a uniform model on the same tokens too, and a unigram and a bigram counted on the train split."""
     json: bool = False
     """Print one JSON object on stdout."""
+    samples: Path | None = None
+    """Folder for sequences that the model completes: MIDI and WAV, a grid of images, or text."""
+    sample_count: int = 4
+    """How many."""
+    sample_tokens: int = 1024
+    """Most new tokens of each."""
     store: Path | None = None
     """Where prepared tokens are kept; default: in the user's cache folder."""
 
@@ -140,6 +147,10 @@ def _evaluate(options: Evaluate) -> None:
                 "--baselines counts the tokens of a corpus, and these data are made as they are needed"
             )
         found |= baselines(counted, sequences, pretrained.config.vocab_size)
+    if options.samples:
+        completed = complete(model, domain, sequences, options.sample_count, options.sample_tokens)
+        written = write_samples(domain, completed, options.samples)
+        print(f"wrote {len(written)} files to {options.samples}", file=sys.stderr)
     if options.json:
         print(json.dumps(found))
         return

@@ -56,6 +56,13 @@ class Pieces(NamedTuple):
         return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
 
 
+class Sample(NamedTuple):
+    """Tokens from a sequence's beginning, and those with which a model went on."""
+
+    primer: np.ndarray
+    made: np.ndarray
+
+
 class Unit(NamedTuple):
     """What a domain's losses are shown in, and how much of it one nat a token is."""
 
@@ -104,6 +111,15 @@ class Domain(ABC):
     def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
         """The domain's own units, from nats a token and the number of tokens scored, which are all of `sequences`."""
         return {}
+
+    def show(self, samples: list[Sample], folder: Path) -> list[Path]:
+        """Write samples as files to look at, each with what came before it; the paths."""
+        paths = []
+        for number, sample in enumerate(samples, 1):
+            before, after = (self.codec.decode(tokens) for tokens in sample)
+            paths.append(folder / f"{number}.txt")
+            paths[-1].write_text(f"{before}\n\n--- the model goes on ---\n\n{after}\n", encoding="utf-8")
+        return paths
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict that JSON can hold."""

@@ -15,7 +15,7 @@ from rich.progress import track
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.images import ImageCodec, Order
 from perceiver_ar.config import SOS
-from training.data.domain import Domain, Sequences, Unit
+from training.data.domain import Domain, Sample, Sequences, Unit
 from training.data.store import contents, names_of_split, prepared
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
@@ -108,6 +108,21 @@ class Images(Domain):
     def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
         """Bits a subpixel."""
         return {"bits_per_dim": nll * self.unit.factor}
+
+    def show(self, samples: list[Sample], folder: Path) -> list[Path]:
+        """One grid: pairs of a picture's beginning and what the model made of it, side by side."""
+        from PIL import Image
+
+        pairs = [
+            np.hstack([self.codec.decode(primer), self.codec.decode(np.concatenate([primer, made]))])
+            for primer, made in samples
+        ]
+        across = int(np.ceil(np.sqrt(len(pairs) / 2)))
+        pairs += [np.zeros_like(pairs[0])] * (-len(pairs) % across)
+        grid = np.vstack([np.hstack(pairs[at : at + across]) for at in range(0, len(pairs), across)])
+        path = folder / "samples.png"
+        Image.fromarray(grid).save(path)
+        return [path]
 
 
 def pixels(file: bytes) -> np.ndarray:

@@ -16,8 +16,11 @@ from rich.progress import track
 
 from perceiver_ar.codecs.music import PITCHES, MusicCodec
 from perceiver_ar.config import FIRST_DATA
-from training.data.domain import Domain, Pieces
+from training.data.domain import Domain, Pieces, Sample
 from training.data.store import contents, names_in, prepared, read_pieces, save_pieces
+
+HEARD = 512
+"""Tokens of a primer that are heard before a sample: about a quarter of a minute."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,20 @@ class Music(Domain):
         semitones = int(rng.integers(-self.transpose, self.transpose + 1))
         factor = 1 + float(rng.uniform(-self.stretch, self.stretch))
         return stretched(transposed(tokens, semitones), factor)
+
+    def show(self, samples: list[Sample], folder: Path) -> list[Path]:
+        """A MIDI file and a WAV each: the last tokens of the primer, and the model's from there on."""
+        from perceiver_ar.codecs.splice import write_continuation
+        from perceiver_ar.render import wav_bytes
+
+        paths = []
+        for number, (primer, made) in enumerate(samples, 1):
+            midi, wav = (folder / f"{number}{suffix}" for suffix in (".mid", ".wav"))
+            heard = np.concatenate([primer[-HEARD:], made])
+            write_continuation(midi, None, self.codec.decode(heard), 0.0)
+            wav.write_bytes(wav_bytes(midi.read_bytes()))
+            paths += [midi, wav]
+        return paths
 
 
 def _load_source(source: Path, split: str, store: Path) -> Pieces:

@@ -1,0 +1,31 @@
+"""The mirrored copy task of 8,192 symbols."""
+
+from dataclasses import replace
+
+from training.config import OptimConfig, Stage
+from training.data.copy_task import CopyTask
+from training.presets import copy_task_131k
+
+DOMAIN = CopyTask(length=8_192)
+PRESET = replace(
+    copy_task_131k.PRESET,
+    domain=DOMAIN,
+    model=replace(
+        copy_task_131k.PRESET.model,
+        context=DOMAIN.length,
+        latents=1024,
+        position_shape=(DOMAIN.length,),
+    ),
+    stages=(Stage(1.0, DOMAIN.length, 1024),),
+)
+"""Ours: `copy_task_131k` at this length, with a fourth of the second half as latents."""
+
+TINY = replace(
+    PRESET,
+    model=replace(PRESET.model, width=128, layers=1, heads=4, cross_heads=4, dropout=0.0, remat=False),
+    stages=(Stage(1.0, DOMAIN.length, 2),),
+    steps=2000,
+    optim=OptimConfig(rate=2e-3, warmup=100, decay=400),
+    evaluate_every=250,
+)
+"""Ours: for a CPU."""

@@ -1,0 +1,39 @@
+"""Held-out sequences that a model completes, to look at and listen to."""
+
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_ar.generate import generate
+from perceiver_ar.model import PerceiverAR
+from training.data.domain import Domain, Sample, Sequences
+
+
+def complete(
+    model: PerceiverAR, domain: Domain, sequences: Sequences, count: int, most: int, seed: int = 0
+) -> list[Sample]:
+    """The first half of `count` sequences, spread over the split, and what the model makes of the rest.
+
+    The rest is as long as it was, but for `most` tokens at most. All sequences go on side by side.
+    """
+    chosen = np.linspace(0, len(sequences) - 1, min(count, len(sequences))).astype(int)
+    whole = [sequences[int(number)].astype(np.int32) for number in chosen]
+    primers = [tokens[: max(len(tokens) // 2, 1)] for tokens in whole]
+    wanted = min(most, max(len(tokens) - len(primer) for tokens, primer in zip(whole, primers, strict=True)))
+    made, parts = 0, []
+    chunks = generate(model, domain.codec, primers, seed=seed)
+    while made < wanted:
+        parts.append(next(chunks).tokens)
+        made += parts[-1].shape[1]
+    chunks.close()
+    rows = np.concatenate(parts, axis=1)
+    return [
+        Sample(primer, row[: min(most, len(tokens) - len(primer))])
+        for tokens, primer, row in zip(whole, primers, rows, strict=True)
+    ]
+
+
+def write_samples(domain: Domain, samples: list[Sample], folder: Path) -> list[Path]:
+    """The files that a domain makes of the samples, in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return domain.show(samples, folder)
