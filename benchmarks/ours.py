@@ -7,7 +7,6 @@ from statistics import median
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contest import Measurement, Shape, serve
@@ -50,8 +49,10 @@ def random_model(config: ModelConfig) -> PerceiverAR:
     """Random weights, made as a checkpoint's come: by numpy, since JAX's own take as much memory again to make."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: to_params(PerceiverAR(config, jax.random.key(0))))
-    params = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32)), shapes)
-    return from_params(config, params).unrolled()
+    params = jax.tree.map(
+        lambda x: (0.02 * rng.standard_normal(x.shape, np.float32)).astype(np.float16), shapes
+    )
+    return from_params(config, params, unrolled=True)
 
 
 def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[], Measurement]:

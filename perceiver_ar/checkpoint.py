@@ -8,7 +8,6 @@ from pkgutil import iter_modules
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -72,9 +71,7 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
             f"{folder}: the codec has {codec.vocab_size} tokens, the model {config.vocab_size}"
         )
     try:
-        flat = load_file(folder / WEIGHTS)
-        params = _nested({key: jnp.asarray(x, jnp.float32) for key, x in flat.items()})
-        model = from_params(config, params).unrolled()
+        model = from_params(config, _nested(load_file(folder / WEIGHTS)), unrolled=True)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{folder / WEIGHTS} is missing or damaged ({error}); get the model again"

@@ -287,8 +287,12 @@ def to_params(model: PerceiverAR) -> Params:
     return params | {"layers": nnx.to_pure_dict(nnx.state(model._stack(), nnx.Param))}
 
 
-def from_params(config: ModelConfig, params: Params) -> PerceiverAR:
+def from_params(config: ModelConfig, params: Params, *, unrolled: bool = False) -> PerceiverAR:
     """The model that `to_params` described; shapes are checked.
+
+    Args:
+        unrolled: what `PerceiverAR.unrolled` would give, in float32, from arrays of any type, numpy's too. It never
+            holds the layers both stacked and alone, which would be the most memory that generation takes.
 
     Raises:
         ValueError: an array is missing, unknown, or of another shape than the config asks for.
@@ -299,4 +303,11 @@ def from_params(config: ModelConfig, params: Params) -> PerceiverAR:
     got = jax.tree.map(lambda x: tuple(x.shape), params)
     if wanted != got:
         raise ValueError("the weights do not fit the model's config: they were made for another one")
+    if unrolled:
+        graph, _ = nnx.split(jax.eval_shape(lambda: PerceiverAR(config, jax.random.key(0)).unrolled()))
+        alone = {
+            number: jax.tree.map(lambda stacked, n=number: stacked[n], params["layers"])
+            for number in range(config.layers)
+        }
+        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params | {"layers": alone})
     return nnx.merge(graph, nnx.State(params))

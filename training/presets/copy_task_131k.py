@@ -26,8 +26,8 @@ PRESET = TrainConfig(
     steps=25_000,
     optim=OptimConfig(warmup=1000, decay=24_000, decay_shape="cosine"),
 )
-"""The released code's `random_mirrored_131072`, with which the paper predicts the second half perfectly (section 5.1); the
-number of steps, the number format and the recomputed layers are ours."""
+"""The released code's `random_mirrored_131072`, with which the paper predicts the second half perfectly (section 5.1).
+The number of steps, the number format and the recomputed layers are ours."""
 
 TINY = replace(
     PRESET,
