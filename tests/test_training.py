@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,8 @@ def test_impossible_runs_are_refused() -> None:
         TrainConfig(**{**fields, "stages": (Stage(0.5, 32, 2),)})
     with pytest.raises(ValueError, match="exceeds the model's"):
         TrainConfig(**{**fields, "stages": (Stage(1.0, 128, 2),)})
+    with pytest.raises(ValueError, match=r"392 tokens and its data 391: set --model.vocab-size 391"):
+        TrainConfig(**{**fields, "model": replace(MODEL, vocab_size=392)})
     with pytest.raises(ValueError, match="warm-up and decay"):
         TrainConfig(**{**fields, "steps": 3})
 

@@ -73,6 +73,11 @@ class TrainConfig:
             raise ValueError(f"stages must end in rising order, the last at 1, not {ends}")
         if (longest := max(stage.context for stage in self.stages)) > self.model.context:
             raise ValueError(f"a stage's context ({longest}) exceeds the model's ({self.model.context})")
+        if self.model.vocab_size != (tokens := self.domain.codec.vocab_size):
+            raise ValueError(
+                f"the model has {self.model.vocab_size} tokens and its data {tokens}: "
+                f"set --model.vocab-size {tokens}"
+            )
         if self.optim.warmup + self.optim.decay > self.steps:
             raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
 
