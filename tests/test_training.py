@@ -356,7 +356,8 @@ def test_train_export_evaluate_and_begin_again(
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "books,copy_task_32,imagenet64,maestro,transcribed_piano,evaluate,export" in capsys.readouterr().err
+    presets = "books,copy_task_32,imagenet64,maestro,maestro_audio,transcribed_piano"
+    assert f"{presets},evaluate,export" in capsys.readouterr().err
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
