@@ -17,8 +17,8 @@ from perceiver_ar.generate import generate, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
 from training import devices
 from training.config import OptimConfig, Stage, TrainConfig
+from training.data.copy_task import CopyTask
 from training.data.crops import Crop, batch_of
-from training.data.music import Music
 from training.step import make_step, new_state
 
 
@@ -102,13 +102,14 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
 def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measurement]:
     """Latents (predicted tokens) a second and seconds a step, of `steps` steps on one random batch."""
     stage = Stage(1.0, shape.context, shape.batch)
-    config = TrainConfig(Music(), model, (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
+    domain = CopyTask(symbols=shape.vocab - FIRST_DATA)
+    config = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
     mesh = devices.mesh()
     step, state = make_step(config, mesh), new_state(config)
     size = (shape.batch, shape.context + 1)
     crops = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size, np.int32)
     batch = batch_of(
-        [Crop(crop, shape.latents) for crop in crops], MusicCodec(), shape.context, shape.latents
+        [Crop(crop, shape.latents) for crop in crops], domain.codec, shape.context, shape.latents
     )
 
     def measure() -> Measurement:

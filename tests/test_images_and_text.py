@@ -2,14 +2,13 @@
 
 import io
 import json
-import tarfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import ARCHIVES, folder
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -94,39 +93,13 @@ def test_names_say_the_split(name: str, split: str | None) -> None:
     assert split_of(name) == split
 
 
-def _folder(path: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(data)
-    return path
-
-
-def _zip(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path.with_suffix(".zip"), "w") as archive:
-        for name, data in files.items():
-            archive.writestr(f"all/{name}", data)
-    return path.with_suffix(".zip")
-
-
-def _tar(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path.with_suffix(".tar"), "w") as archive:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return path.with_suffix(".tar")
-
-
-MAKERS = pytest.mark.parametrize("maker", [_folder, _zip, _tar])
-
-
 def png(seed: int, height: int = 4, width: int = 5) -> bytes:
     image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
     image.save(file := io.BytesIO(), "png")
     return file.getvalue()
 
 
-@MAKERS
+@ARCHIVES
 def test_images_of_an_archive(maker: Callable, tmp_path: Path) -> None:
     files = {f"train_4x5/{n}.png": png(n) for n in range(3)} | {"valid_4x5/9.png": png(9), "readme.md": b"-"}
     source, store = maker(tmp_path / "pictures", files), tmp_path / "store"
@@ -146,7 +119,7 @@ def test_images_of_an_archive(maker: Callable, tmp_path: Path) -> None:
     assert not [path for path in store.iterdir() if path.stem.startswith("tmp")]
 
 
-@MAKERS
+@ARCHIVES
 def test_texts_of_an_archive(maker: Callable, tmp_path: Path) -> None:
     texts = {"train/a.txt": "Ein Satz.\n", "train/b.txt": "Größe\n\nzwei", "valid/c.txt": "one two\nthree\n"}
     source = maker(tmp_path / "texts", {name: text.encode() for name, text in texts.items()})
@@ -166,7 +139,7 @@ def test_units_of_images() -> None:
 
 
 def test_a_crop_of_an_image_begins_at_its_beginning(tmp_path: Path) -> None:
-    source = _folder(tmp_path / "pictures", {f"train/{n}.png": png(n) for n in range(2)})
+    source = folder(tmp_path / "pictures", {f"train/{n}.png": png(n) for n in range(2)})
     domain = Images(4, 5)
     model = replace(imagenet64.TINY.model, context=60, latents=20, position_shape=(4, 5, 3))
     config = replace(imagenet64.TINY, domain=domain, model=model, stages=(Stage(1.0, 60, 8),))
@@ -189,7 +162,7 @@ def test_a_preset_trains_exports_and_evaluates(
     else:
         domain, shape, unit = Images(4, 5), (4, 5, 3), "bits_per_dim"
         files = {f"{split}/{n}.png": png(n) for split in ("train", "valid") for n in range(2)}
-    source = _folder(tmp_path / "data", files)
+    source = folder(tmp_path / "data", files)
     tiny = preset.TINY  # type: ignore[attr-defined]
     model = replace(tiny.model, context=60, latents=20, width=16, layers=2, position_shape=shape)
     optim = OptimConfig(rate=1e-2, warmup=1)
@@ -199,10 +172,10 @@ def test_a_preset_trains_exports_and_evaluates(
     train(config, Paths(tmp_path / "run", (source,)))
     looks = [line["validation_nll"] for line in read_metrics(tmp_path / "run") if "validation_nll" in line]
     assert looks[-1] < looks[0]
-    folder = str(tmp_path / "model")
-    assert main(["export", str(tmp_path / "run"), "--output", folder]) == 0
+    exported = str(tmp_path / "model")
+    assert main(["export", str(tmp_path / "run"), "--output", exported]) == 0
     capsys.readouterr()
-    evaluated = ["evaluate", folder, "--data", str(source), "--store", str(tmp_path / "store"), "--json"]
+    evaluated = ["evaluate", exported, "--data", str(source), "--store", str(tmp_path / "store"), "--json"]
     assert main(evaluated) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 < found[unit] < 9 and 0 <= found["accuracy"] <= 1

@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,8 @@ def test_impossible_runs_are_refused() -> None:
         TrainConfig(**{**fields, "stages": (Stage(0.5, 32, 2),)})
     with pytest.raises(ValueError, match="exceeds the model's"):
         TrainConfig(**{**fields, "stages": (Stage(1.0, 128, 2),)})
+    with pytest.raises(ValueError, match=r"392 tokens and its data 391: set --model.vocab-size 391"):
+        TrainConfig(**{**fields, "model": replace(MODEL, vocab_size=392)})
     with pytest.raises(ValueError, match="warm-up and decay"):
         TrainConfig(**{**fields, "steps": 3})
 
@@ -360,7 +363,8 @@ def test_train_export_evaluate_and_begin_again(
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "books,copy_task_32,imagenet64,maestro,evaluate,export" in capsys.readouterr().err
+    presets = "books,copy_task_32,imagenet64,maestro,maestro_audio,transcribed_piano"
+    assert f"{presets},evaluate,export" in capsys.readouterr().err
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 2

@@ -87,6 +87,11 @@ class TrainConfig:
             )
         if not (0 <= self.optim.average < 1 and 0 <= self.optim.label_smoothing < 1):
             raise ValueError("average and label_smoothing are parts: give a number from 0 to below 1")
+        if self.model.vocab_size != (tokens := self.domain.codec.vocab_size):
+            raise ValueError(
+                f"the model has {self.model.vocab_size} tokens and its data {tokens}: "
+                f"set --model.vocab-size {tokens}"
+            )
         if self.optim.warmup + self.optim.decay > self.steps:
             raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
 

@@ -1,23 +1,30 @@
 """Music: MIDI archives to token files, once, in parallel, and kept beside a manifest; augmentation."""
 
 import csv
+import hashlib
 import io
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from perceiver_ar.codecs.music import PITCHES, MusicCodec
+from perceiver_ar.codecs.music import PITCHES, MusicCodec, import_note_seq
 from perceiver_ar.config import FIRST_DATA
 from training.data.domain import Domain, Pieces, Sample
-from training.data.store import contents, names_in, prepared, read_pieces, save_pieces
+from training.data.store import contents, names_in, prepared, read_pieces, save_pieces, split_of
+
+ONE_IN = 50
+"""Of so many files without a split one is drawn for validation, and one to test."""
+TOGETHER = 1024
+"""Files read before the next ones are: what is held in memory."""
 
 HEARD = 512
 """Tokens of a primer that are heard before a sample: about a quarter of a minute."""
@@ -25,7 +32,7 @@ HEARD = 512
 
 @dataclass(frozen=True)
 class Music(Domain):
-    """Performances as MIDI, in the layout of MAESTRO; changes that leave a performance a performance."""
+    """Performances as MIDI; changes that leave a performance a performance."""
 
     transpose: int = 6
     """Largest transposition, in semitones either way."""
@@ -37,12 +44,15 @@ class Music(Domain):
         return MusicCodec()
 
     def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
-        """As any domain; a source is a zip, a tar or a folder in the layout of MAESTRO.
+        """As any domain; a source is a zip, a tar or a folder of MIDI files.
 
-        That is MIDI files, and a csv with the columns `midi_filename` and `split`.
+        Their splits are those of a csv with the columns `midi_filename` and `split`, as MAESTRO has. Without one they
+        are what folders are named after, or else drawn: one file in 50 for validation, one in 50 to test.
         """
         if not sources:
-            raise ValueError("say where the performances are: --data MAESTRO.zip, or its folder")
+            raise ValueError(
+                "say where the performances are: --data and a folder, a zip or a tar of MIDI files"
+            )
         return Pieces.join([_load_source(source, split, store) for source in sources])
 
     def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -67,44 +77,107 @@ class Music(Domain):
 
 
 def _load_source(source: Path, split: str, store: Path) -> Pieces:
-    rows = [row for row in _rows(source) if row["split"] == split]
-    if not rows:
-        raise ValueError(f"{source} has no pieces in its {split!r} split")
+    files = _files_of(source, split)
+    if not files:
+        raise ValueError(
+            f"{source} has no pieces in its {split!r} split: name a folder so, or list them as MAESTRO's csv does"
+        )
     codec = MusicCodec()
-    names = [row["midi_filename"] for row in rows]
 
     def make(path: Path) -> dict[str, int]:
-        return save_pieces(path, _encode_all(source, names, f"{source.stem} {split}"))
+        skipped: list[str] = []
+        paths = list(files.values())
+        counts = save_pieces(path, _encode_all(source, paths, f"{source.stem} {split}", skipped))
+        if skipped:
+            print(f"{len(skipped)} of {len(files)} MIDI files left out, as {skipped[0]}", file=sys.stderr)
+        return counts | {"skipped": len(skipped)}
 
-    facts = {"files": names, "codec": codec.to_dict()}
+    facts = {"files": list(files), "codec": codec.to_dict()}
     return read_pieces(prepared(store, source, split, facts, make, ".npz"))
 
 
-def _rows(source: Path) -> list[dict[str, str]]:
-    """The table of a source: what MAESTRO calls its performances, and the split of each."""
-    names = [name for name in names_in(source) if name.endswith(".csv")]
-    tables = contents(source, names)
-    for table in tables:
-        rows = list(csv.DictReader(io.StringIO(table.decode("utf-8"))))
+def _files_of(source: Path, split: str) -> dict[str, str]:
+    """The performances of a split: the name of each, and its path in the source."""
+    names = names_in(source)
+    paths = [name for name in names if name.lower().endswith((".mid", ".midi"))]
+    table = _table(source, [name for name in names if name.lower().endswith(".csv")])
+    if not table:
+        if not paths:
+            raise ValueError(
+                f"{source} has no MIDI files, and no csv with the columns midi_filename and split, as MAESTRO has"
+            )
+        return {path: path for path, its in _splits(paths).items() if its == split}
+    # A csv names files relative to the folder that it describes, which may be anywhere in the source.
+    ends = {path.split("/", depth)[-1]: path for path in paths for depth in range(path.count("/") + 1)}
+    wanted = [row["midi_filename"] for row in table if row["split"] == split]
+    if missing := [name for name in wanted if name not in ends]:
+        raise ValueError(f"{source} lacks {missing[0]}, which its csv names: get the whole of it")
+    return {name: ends[name] for name in wanted}
+
+
+def _table(source: Path, names: list[str]) -> list[dict[str, str]]:
+    """The rows of the first csv that is laid out as MAESTRO's is, in any of its versions; none without one."""
+    for table in contents(source, names):
+        rows = list(csv.DictReader(io.StringIO(table.decode("utf-8-sig", "replace"))))
         if rows and {"midi_filename", "split"} <= set(rows[0]):
             return rows
-    raise ValueError(f"{source} has no csv with the columns midi_filename and split, as MAESTRO has")
+    return []
 
 
-def _encode_all(source: Path, names: list[str], title: str) -> Iterator[np.ndarray]:
+def _splits(paths: list[str]) -> dict[str, str | None]:
+    """The split of each file, as its folders' names say; drawn where no folder names one.
+
+    A file's own name says nothing of its split, since "The Night Train" is a title.
+    """
+    named = {path: split_of(str(PurePosixPath(path).parent)) for path in paths}
+    return named if any(named.values()) else {**_drawn(paths)}
+
+
+def _drawn(paths: list[str]) -> dict[str, str]:
+    """Validation for one file in `ONE_IN`, test for another, by a hash of its name, whatever else there is.
+
+    Its folders do not count, so that files may be packed in any way. Of a few files each split still gets one.
+    """
+    digests = {
+        path: hashlib.sha256(PurePosixPath(path).name.encode("utf-8", "surrogateescape")).digest()
+        for path in paths
+    }
+    places = {path: int.from_bytes(digest[:8]) % ONE_IN for path, digest in digests.items()}
+    splits = {path: {0: "validation", 1: "test"}.get(place, "train") for path, place in places.items()}
+    for split in ("validation", "test"):
+        rest = [path for path in paths if splits[path] == "train"]
+        if split not in splits.values() and len(rest) > 1:
+            splits[min(rest, key=lambda path: digests[path])] = split
+    return splits
+
+
+def _encode_all(source: Path, paths: list[str], title: str, skipped: list[str]) -> Iterator[np.ndarray]:
+    """Tokens of each performance; `skipped` gets the name of each that has none, and why."""
     context = multiprocessing.get_context("spawn")
+    files, console = contents(source, paths), Console(stderr=True)
     with ProcessPoolExecutor(mp_context=context) as pool:
-        encoded = pool.map(partial(_encode, source), names, chunksize=4)
-        yield from track(encoded, f"Tokens of {title}", total=len(names), console=Console(stderr=True))
+        batches = (pool.map(_encode, islice(files, TOGETHER), chunksize=4) for _ in paths[::TOGETHER])
+        encoded = track(chain.from_iterable(batches), f"Tokens of {title}", len(paths), console=console)
+        for path, found in zip(paths, encoded, strict=True):
+            if isinstance(found, str):
+                skipped.append(f"{path}: {found}")
+            else:
+                yield found
+    if len(skipped) == len(paths):
+        raise ValueError(f"none of the MIDI files of {title} can be read, as {skipped[0]}")
 
 
-def _encode(source: Path, name: str) -> np.ndarray:
-    """Tokens of one performance; the archive's csv names files relative to itself."""
-    full = next(path for path in names_in(source) if path.endswith("/" + name) or path == name)
-    with tempfile.NamedTemporaryFile(suffix=".mid") as file:
-        file.writelines(contents(source, [full]))
-        file.flush()
-        return MusicCodec().encode(file.name)
+def _encode(file: bytes) -> np.ndarray | str:
+    """Tokens of one performance, or why it has none."""
+    import_note_seq()
+    with tempfile.NamedTemporaryFile(suffix=".mid") as written:
+        written.write(file)
+        written.flush()
+        try:
+            tokens = MusicCodec().encode(written.name)
+        except Exception as error:  # a damaged file trips three libraries, each in ways of its own
+            return f"{type(error).__name__}: {error}"
+    return tokens if tokens.size else "it has no notes"
 
 
 def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:

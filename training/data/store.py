@@ -114,10 +114,15 @@ def prepared(
 
 def save_pieces(path: Path, documents: Iterator[np.ndarray]) -> dict[str, int]:
     """Write documents as `Pieces`, each between SOS and EOS; the number of pieces and of tokens."""
-    tokens = [np.concatenate([[SOS], document, [EOS]]).astype(np.uint16) for document in documents]
+    tokens = [_narrow(np.concatenate([[SOS], document, [EOS]])) for document in documents]
     offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in tokens])])
     np.savez(path, tokens=np.concatenate(tokens), offsets=offsets)
     return {"pieces": len(tokens), "tokens": int(offsets[-1])}
+
+
+def _narrow(tokens: np.ndarray) -> np.ndarray:
+    """Tokens in the fewest bytes that hold them; joined with wider ones they become as wide."""
+    return tokens.astype(np.uint16 if tokens.max() <= np.iinfo(np.uint16).max else np.int32)
 
 
 def read_pieces(path: Path) -> Pieces:

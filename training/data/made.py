@@ -1,0 +1,36 @@
+"""Sequences that need no files: they are made as they are needed."""
+
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from perceiver_ar.config import SOS
+
+HELD_OUT = 64
+"""Sequences of every split but `train`, which never ends."""
+
+
+class Made(NamedTuple):
+    """SOS and what `make` draws: another sequence for each number, and each split."""
+
+    make: Callable[[np.random.Generator], np.ndarray]
+    """Gives int32 tokens (size,)."""
+    size: int
+    split: str
+
+    def __len__(self) -> int:
+        return 2**31 if self.split == "train" else HELD_OUT
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        rng = np.random.default_rng((zlib.crc32(self.split.encode()), number))
+        return np.concatenate([np.array([SOS], np.int32), self.make(rng)])
+
+    def length(self, number: int) -> int:
+        return 1 + self.size
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(0, len(self)))
