@@ -123,7 +123,7 @@ def _flat(params: Params) -> dict[str, jax.Array]:
     return {".".join(key.key for key in path): x for path, x in leaves}
 
 
-def _nested(flat: dict[str, jax.Array]) -> Params:
+def _nested(flat: dict[str, np.ndarray]) -> Params:
     nested: Params = {}
     for name, x in flat.items():
         *parents, last = name.split(".")
