@@ -1,23 +1,27 @@
-"""`python -m training PRESET | evaluate | export`: train, measure, and make a model to ship."""
+"""`python -m training PRESET | evaluate | export | vocabulary`: train, measure, and make a model to ship."""
 
 import importlib
 import json
 import os
 import pkgutil
 import sys
+from base64 import b64encode
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from perceiver_ar.checkpoint import CARD, load, save
+from perceiver_ar.codecs.text import TextCodec
 from perceiver_ar.config import DType
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import cost, presets
 from training.config import Paths, TrainConfig
 from training.data.domain import Pieces, domain_class
+from training.data.text import Text, learn_subwords
 from training.devices import Cluster, mesh
 from training.evaluate import baselines, evaluate
 from training.loop import Diverged, Stopped, train
@@ -74,6 +78,18 @@ class Export:
     """The checkpoint with the lowest validation NLL instead."""
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """Learn subwords from the train split of texts, for `--domain.subwords`."""
+
+    data: tuple[Path, ...]
+    """Archives or folders of text files."""
+    output: Path
+    """The file to write."""
+    size: int = 8192
+    """Pieces; the model's vocabulary has three tokens more."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -109,9 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
             _evaluate(tyro.cli(Evaluate, args=rest, prog=prog))
         elif first == "export":
             _export(tyro.cli(Export, args=rest, prog=prog))
+        elif first == "vocabulary":
+            _vocabulary(tyro.cli(Vocabulary, args=rest, prog=prog))
         else:
+            commands = ",".join([*names, "evaluate", "export", "vocabulary"])
             print(
-                f"usage: python -m training {{{','.join([*names, 'evaluate', 'export'])}}} [{TINY}] [--help]",
+                f"usage: python -m training {{{commands}}} [{TINY}] [--help]",
                 file=sys.stderr,
             )
             return 2
@@ -169,6 +188,16 @@ def _export(options: Export) -> None:
     shipped = replace(config.model, dtype="float32", remat=False)
     save(options.output, from_params(shipped, state.weights), config.domain.codec, text)
     print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
+
+
+def _vocabulary(options: Vocabulary) -> None:
+    texts = chain.from_iterable(Text().texts(source, "train") for source in options.data)
+    options.output.write_bytes(learn_subwords(texts, options.size))
+    print(
+        f"wrote {options.output}: train with --domain.subwords {options.output} "
+        f"--model.vocab-size {TextCodec(b64encode(options.output.read_bytes()).decode()).vocab_size}",
+        file=sys.stderr,
+    )
 
 
 def _with_huge_pages() -> None:

@@ -1,6 +1,8 @@
-"""Text as the bytes of its UTF-8 encoding."""
+"""Text as the bytes of its UTF-8 encoding, or as subwords of a vocabulary that was learned."""
 
-from dataclasses import dataclass
+from base64 import b64decode
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +16,64 @@ BYTES = 256
 
 @dataclass(frozen=True)
 class TextCodec:
-    """A token for each byte."""
+    """A token for each byte, or for each piece of a SentencePiece model (Kudo & Richardson 2018)."""
+
+    subwords: str = ""
+    """The model in base64, so that a checkpoint needs no other file; empty: bytes."""
 
     name = "text"
 
     @property
     def vocab_size(self) -> int:
-        return FIRST_DATA + BYTES
+        return FIRST_DATA + (_pieces(self.subwords).vocab_size() if self.subwords else BYTES)
 
     @property
     def legal(self) -> np.ndarray:
-        """Boolean (1, vocab_size): any byte may follow any other."""
-        return every_token(self.vocab_size)
+        """Boolean (1, vocab_size): anything may follow anything, but for the piece that stands for no text."""
+        legal = every_token(self.vocab_size)
+        if self.subwords:
+            legal[:, FIRST_DATA + _pieces(self.subwords).unk_id()] = False
+        return legal
 
     def encode(self, source: "str | Path") -> np.ndarray:
-        """Tokens (n,) of a text, or of the file at a path."""
+        """Tokens (n,) of a text, or of the file at a path.
+
+        Subwords of a model by `training.data.text.learn_subwords` lose nothing of a text, since what is no piece is
+        spelled in bytes, but for U+2581, SentencePiece's sign for a space, which comes back as one.
+        """
+        if self.subwords:
+            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+            return np.array(_pieces(self.subwords).encode(text), np.int32) + FIRST_DATA
         raw = source.read_bytes() if isinstance(source, Path) else source.encode("utf-8")
         return np.frombuffer(raw, np.uint8).astype(np.int32) + FIRST_DATA
 
     def decode(self, tokens: np.ndarray) -> str:
         """The text; bytes that are no UTF-8 become the replacement character."""
         tokens = np.asarray(tokens)
-        return bytes((tokens[tokens >= FIRST_DATA] - FIRST_DATA).astype(np.uint8)).decode("utf-8", "replace")
+        data = tokens[tokens >= FIRST_DATA] - FIRST_DATA
+        if self.subwords:
+            return _pieces(self.subwords).decode(data.tolist())
+        return bytes(data.astype(np.uint8)).decode("utf-8", "replace")
 
     def positions(self, start: int, count: int) -> np.ndarray:
         """Int32 of shape (count, 1)."""
         return steps(start, count)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name} | asdict(self)
+
+
+@cache
+def _pieces(model: str) -> Any:
+    """SentencePiece's processor of a model in base64; ValueError if there is none in it, or no SentencePiece."""
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ValueError("the model reads subwords: pip install sentencepiece") from error
+    try:
+        return SentencePieceProcessor(model_proto=b64decode(model, validate=True))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError("the subwords are no SentencePiece model") from error
 
 
 CODEC = TextCodec

@@ -1,0 +1,17 @@
+"""PG-19: whole books from before 1919 (Rae et al. 2020), as bytes or subwords."""
+
+from dataclasses import replace
+
+from training.config import Stage
+from training.presets import books
+
+PRESET = replace(
+    books.PRESET,
+    model=replace(books.PRESET.model, context=4096, position_shape=(4096,), latents=2048, layers=36),
+    stages=(Stage(1.0, 4096, 256),),
+)
+"""Ours, near the size of the paper's model. The data are folders `train`, `validation` and `test` with a .txt file a
+book, as published; the figure to compare is `word_perplexity_pg19`."""
+
+TINY = books.TINY
+"""That of `books`."""
