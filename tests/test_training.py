@@ -363,7 +363,7 @@ def test_train_export_evaluate_and_begin_again(
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    presets = "books,copy_task_32,imagenet64,maestro,maestro_audio,transcribed_piano"
+    presets = "imagenet64,maestro,maestro_audio,pg19,transcribed_piano,wikitext103"
     assert f"{presets},evaluate,export" in capsys.readouterr().err
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err
