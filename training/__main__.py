@@ -1,4 +1,4 @@
-"""`python -m training PRESET | evaluate | export`: train, measure, and make a model to ship."""
+"""`python -m training PRESET | evaluate | export | curves`: train, measure, make a model to ship, draw a run."""
 
 import importlib
 import json
@@ -16,6 +16,7 @@ from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import presets
 from training.config import Paths, TrainConfig
+from training.curves import draw
 from training.data.domain import Pieces, domain_class
 from training.evaluate import baselines, evaluate
 from training.loop import Diverged, train
@@ -61,6 +62,16 @@ class Export:
     """The folder to write."""
 
 
+@dataclass(frozen=True)
+class Curves:
+    """Training loss and validation NLL of a run over its steps, as a PNG."""
+
+    workdir: Annotated[Path, tyro.conf.Positional]
+    """Of the run."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -83,11 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
             _evaluate(tyro.cli(Evaluate, args=rest, prog=prog))
         elif first == "export":
             _export(tyro.cli(Export, args=rest, prog=prog))
+        elif first == "curves":
+            drawn = tyro.cli(Curves, args=rest, prog=prog)
+            draw(drawn.workdir, drawn.output)
         else:
-            print(
-                f"usage: python -m training {{{','.join([*names, 'evaluate', 'export'])}}} [{TINY}] [--help]",
-                file=sys.stderr,
-            )
+            commands = ",".join([*names, "evaluate", "export", "curves"])
+            print(f"usage: python -m training {{{commands}}} [{TINY}] [--help]", file=sys.stderr)
             return 2
     except (ValueError, OSError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
