@@ -2,30 +2,33 @@
 
 Held-out performances are cut; the model plays on from there, and so did the pianist. Each continuation becomes a few
 numbers, and for each number the model's distribution over all pieces is laid over the pianist's: the area that both
-share is 1 where they agree (Yang & Lerch 2020). What pianists share with other pianists is the ceiling.
+share is 1 where they agree (Yang & Lerch 2020). The gaps between onsets are compared as a histogram over all of them
+too, since a median says nothing of its shape. What the pianists share with themselves as they played just before the
+cut is the ceiling: other real music, of as many takes, from the same pieces.
+
+A take has collapsed if it is `silent` or `stuck`, with limits that no validation performance of MAESTRO exceeds.
 
 Run from the checkout, in the project's environment: python -m benchmarks.playing --data maestro-v3.0.0-midi.zip
 """
 
-import argparse
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.contest import say
 from benchmarks.report import table
-from perceiver_ar.checkpoint import Pretrained, load
-from perceiver_ar.codecs.music import MusicCodec, Note, NoteStream
-from perceiver_ar.generate import generate
+from benchmarks.takes import RECOMMENDED, cuts, named, parser, played, setting, takes
+from perceiver_ar.checkpoint import load
+from perceiver_ar.codecs.music import Note
+from perceiver_ar.continuation import keep_compiled_programs
 from perceiver_ar.registry import user_cache
-from perceiver_ar.sampling import Sampling
-from training.data.domain import Pieces
 from training.data.music import Music
 
 FEATURES = (
     "notes a second",
     "notes at once",
+    "pitch range",
     "pitch spread",
     "pitch-class entropy",
     "velocity spread",
@@ -34,32 +37,65 @@ FEATURES = (
     "longest silence",
     "longest repetition",
 )
-MOST_OF_A_PIANIST = 90
-"""Tokens a second that hardly a minute of MAESTRO exceeds: what must follow a cut."""
-MOST = 250
-"""Tokens a second of music at which a take is cut off: no pianist needs as many for long."""
+GAP_EDGES = 0.0095 * 2 ** (np.arange(23) / 2)
+"""Borders of the histogram of gaps between onsets, seconds: half octaves from 10 ms to 19 s, none on a whole step."""
+SILENCE = 3.0
+"""Seconds without any sounding note that are counted as a silence."""
+NOTHING_SOUNDS, NOTHING_STRUCK = 10.0, 21.0
+"""Seconds after which a take is silent. Tokens shorten a performance's silences to 10 s; the longest that a pianist
+let a chord sound is 19.5 s in MAESTRO's validation split and 20.6 s in its train split."""
+STUCK = {1: 25, 2: 100, 4: 120, 8: 340}
+"""Different pitches, and the most notes in a row that may be made of so few. In whole performances the longest such
+rows have 17, 83, 100 and 126 notes in the validation split; 2 of the 962 of the train split go beyond a limit."""
+
+
+class Heard(NamedTuple):
+    """Takes of one kind: a row of `FEATURES` each, all gaps between onsets, and how many fell silent or got stuck."""
+
+    features: np.ndarray
+    gaps: np.ndarray
+    silences: int
+    silent: int
+    stuck: int
+
+
+def heard(played: Sequence[Sequence[Note]], seconds: float) -> Heard:
+    """What is compared of several takes of `seconds`."""
+    found = np.array([features(notes, seconds) for notes in played])
+    return Heard(
+        features=found,
+        gaps=np.concatenate([np.diff(onsets(notes)) for notes in played]),
+        silences=int((found[:, FEATURES.index("longest silence")] > SILENCE).sum()),
+        silent=sum(silent(notes, seconds) for notes in played),
+        stuck=sum(stuck([note.pitch for note in notes]) for notes in played),
+    )
 
 
 def features(notes: Sequence[Note], seconds: float) -> list[float]:
     """The numbers of `FEATURES`: MIDI pitches, nats, seconds, and a count of equal notes in a row."""
     if not notes:
-        return [0.0, 0.0, 0.0, 0.0, 0.0, seconds, 0.0, seconds, 0.0]
+        return [0.0] * 6 + [seconds, 0.0, seconds, 0.0]
     pitch, velocity, start, end = (np.array(column, float) for column in zip(*notes, strict=True))
-    lengths, onsets = end - start, np.unique(start)
-    gaps = np.diff(onsets) if len(onsets) > 1 else np.array([seconds])
+    lengths, gaps = end - start, np.diff(onsets(notes))
     classes = np.bincount(pitch.astype(int) % 12, minlength=12) / len(notes)
     entropy = -(classes[classes > 0] * np.log(classes[classes > 0])).sum()
     return [
         len(notes) / seconds,
         lengths.sum() / seconds,
+        np.ptp(pitch),
         pitch.std(),
         entropy,
         velocity.std(),
-        float(np.median(gaps)),
+        float(np.median(gaps)) if len(gaps) else seconds,
         float(np.median(lengths)),
         silence(start, end, seconds),
         repetition(pitch),
     ]
+
+
+def onsets(notes: Sequence[Note]) -> np.ndarray:
+    """Times at which something is struck, seconds, rising; a chord counts once where it falls on one step."""
+    return np.unique([note.start for note in notes])
 
 
 def silence(start: np.ndarray, end: np.ndarray, seconds: float) -> float:
@@ -79,6 +115,36 @@ def repetition(pitch: np.ndarray) -> float:
     return float(longest)
 
 
+def silent(notes: Sequence[Note], seconds: float) -> bool:
+    """Whether nothing sounds for more than 10 s, or nothing is struck for more than 21 s.
+
+    A take in which time stands still, so that it never gets to its end, is silent from there on.
+    """
+    start, end = (np.array([getattr(note, name) for note in notes], float) for name in ("start", "end"))
+    return silence(start, end, seconds) > NOTHING_SOUNDS or silence(start, start, seconds) > NOTHING_STRUCK
+
+
+def stuck(pitches: Sequence[int]) -> bool:
+    """Whether a row of notes, longer than `STUCK` allows, keeps to one pitch, a trill, a chord or a few pitches."""
+    return any(longest_of(pitches, few) > most for few, most in STUCK.items())
+
+
+def longest_of(pitches: Sequence[int], few: int) -> int:
+    """The most notes in a row that are of at most `few` different pitches."""
+    inside: Counter[int] = Counter()
+    begin = longest = 0
+    for end, pitch in enumerate(pitches, 1):
+        inside[pitch] += 1
+        while len(inside) > few:
+            leaving = pitches[begin]
+            inside[leaving] -= 1
+            if not inside[leaving]:
+                del inside[leaving]
+            begin += 1
+        longest = max(longest, end - begin)
+    return longest
+
+
 def shared_area(first: np.ndarray, second: np.ndarray) -> float:
     """Area under both of two distributions, given by samples: Gaussian kernels of Scott's width."""
     both = np.concatenate([first, second])
@@ -93,94 +159,56 @@ def shared_area(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.minimum(density(first), density(second)).sum())
 
 
-def cuts(pieces: Pieces, count: int, before: int, after: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Primers of at least `before` tokens and what followed, at least `after`, evenly spread over the long pieces.
-
-    Raises:
-        ValueError: fewer pieces than that are long enough.
-    """
-    long = np.flatnonzero(np.diff(pieces.offsets) > before + after)
-    if len(long) < count:
-        raise ValueError(f"only {len(long)} pieces have more than {before + after} tokens: ask for fewer")
-    found = []
-    rng = np.random.default_rng(0)
-    for number in long[np.linspace(0, len(long) - 1, count).astype(int)]:
-        piece = pieces[number].astype(np.int32)
-        at = int(rng.integers(before, len(piece) - after))
-        found.append((piece[:at], piece[at:-1]))
-    return found
+def shared_histogram(first: np.ndarray, second: np.ndarray) -> float:
+    """Area under both of two histograms of gaps between onsets, given in seconds; 0 where one has none."""
+    parts = [np.histogram(gaps, GAP_EDGES)[0] / max(len(gaps), 1) for gaps in (first, second)]
+    return float(np.minimum(*parts).sum())
 
 
-def played(codec: MusicCodec, primer: np.ndarray, tokens: np.ndarray, seconds: float) -> list[Note]:
-    """Notes of the first `seconds` of what a pianist played after `primer`."""
-    stream = NoteStream(codec, primer)
-    stream.feed(tokens)
-    return beginning(stream, seconds)
-
-
-def beginning(stream: NoteStream, seconds: float) -> list[Note]:
-    """The stream's notes that start in its first `seconds`, cut there."""
-    return [note for note in stream.all(limit=seconds) if note.start < seconds]
-
-
-def continued(
-    model: Pretrained, primers: list[np.ndarray], sampling: Sampling, seconds: float, together: int
-) -> list[list[Note]]:
-    """The model's continuations, `together` primers at a time."""
-    found = []
-    for first in range(0, len(primers), together):
-        group = primers[first : first + together]
-        streams = [NoteStream(model.music, primer) for primer in group]
-        chunks, made = generate(model.model, model.codec, group, sampling=sampling, seed=first), 0
-        while made < MOST * seconds and any(stream.time < seconds for stream in streams):
-            tokens = next(chunks).tokens
-            made += tokens.shape[1]
-            for stream, row in zip(streams, tokens, strict=True):
-                if stream.time < seconds:
-                    stream.feed(row)
-        chunks.close()
-        found += [beginning(stream, seconds) for stream in streams]
-        say(f"{sampling}: {len(found)} of {len(primers)} pieces")
-    return found
+def row(name: str, found: Heard, pianist: Heard | None) -> list[str]:
+    """A line of the table: means, and in brackets what they share with the pianist, who is compared with nobody."""
+    counts = [str(found.silent), str(found.stuck), str(found.silences)]
+    means = found.features.mean(axis=0)
+    if pianist is None:
+        return [name, "", *counts, "", *(f"{mean:.2f}" for mean in means)]
+    areas = [shared_area(*columns) for columns in zip(pianist.features.T, found.features.T, strict=True)]
+    gaps = shared_histogram(pianist.gaps, found.gaps)
+    cells = [f"{mean:.2f} ({area:.2f})" for mean, area in zip(means, areas, strict=True)]
+    return [name, f"{np.mean([*areas, gaps]):.3f}", *counts, f"{gaps:.3f}", *cells]
 
 
 def main() -> None:
     """Generate, compare, and print one table."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, required=True, help="MAESTRO's archive or folder")
-    made.add_argument("--model", default="piano")
-    made.add_argument("--pieces", type=int, default=32)
-    made.add_argument("--seconds", type=float, default=60.0)
-    made.add_argument("--primer", type=int, default=2048, help="least tokens before the cut (2048)")
-    made.add_argument("--together", type=int, default=8, help="pieces a batch (8)")
+    made = parser(__doc__, pieces=32)
     made.add_argument(
-        "--settings", nargs="+", default=["1,1,0", "1,0.98,0", "1,0.95,0"], help="temperature,top-p,min-p"
+        "--settings",
+        nargs="+",
+        type=setting,
+        default=[setting(one) for one in ("1,1,0", "1,0.98,0", "1,0.95,0", "1,1,0.02", "0.95,1,0.02")],
+        help=f"temperature,top-p,min-p, any number of them; {RECOMMENDED} is recommended now",
     )
     options = made.parse_args()
-    model = load(options.model)
-    pieces = Music().load((options.data,), "validation", user_cache("tokens"))
-    chosen = cuts(pieces, options.pieces, options.primer, int(MOST_OF_A_PIANIST * options.seconds))
-    primers = [primer for primer, _ in chosen]
-    real = [
-        features(played(model.music, primer, rest, options.seconds), options.seconds)
-        for primer, rest in chosen
+    keep_compiled_programs()
+    seconds, model = options.seconds, load(options.model)
+    pieces = Music().load(tuple(options.data[:1]), "validation", user_cache("tokens"))
+    chosen = cuts(model.music, pieces, options.pieces, options.primer, seconds)
+    pianist = heard([played(model.music, cut.primer, cut.rest, seconds) for cut in chosen], seconds)
+    earlier = [
+        played(model.music, cut.tokens[: cut.before], cut.tokens[cut.before : cut.at], seconds)
+        for cut in chosen
     ]
-    sets = {"pianist": np.array(real)}
-    for setting in options.settings:
-        temperature, top_p, min_p = map(float, setting.split(","))
-        sampling = Sampling(temperature=temperature, top_p=top_p, min_p=min_p)
-        notes = continued(model, primers, sampling, options.seconds, options.together)
-        sets[setting] = np.array([features(one, options.seconds) for one in notes])
-    rows = []
-    pianist = sets["pianist"]
-    for name, values in sets.items():
-        pair = (pianist[::2], pianist[1::2]) if name == "pianist" else (pianist, values)
-        areas = [shared_area(*columns) for columns in zip(pair[0].T, pair[1].T, strict=True)]
-        cells = [f"{mean:.2f} ({area:.2f})" for mean, area in zip(values.mean(axis=0), areas, strict=True)]
-        rows.append([name, f"{np.mean(areas):.3f}", *cells])
-    print(table(["temperature, top-p, min-p", "shared area", *FEATURES], rows), end="\n\n")
+    rows = [row("the pianist", pianist, None), row("just before the cut", heard(earlier, seconds), pianist)]
+    for sampling in options.settings:
+        found = heard([take.notes for take in takes(model, chosen, sampling, options)], seconds)
+        rows.append(row(named(sampling), found, pianist))
+    counts = ["silent", "stuck", f"silence over {SILENCE:g} s"]
     print(
-        "Means over the pieces, and the area shared with the pianist; his own: every other piece with the rest."
+        table(["temperature, top-p, min-p", "shared area", *counts, "onset gaps", *FEATURES], rows),
+        end="\n\n",
+    )
+    print(
+        f"{len(chosen)} takes of {seconds:g} s: how many fell silent, got stuck, or have a silence; what the histogram "
+        "of all onset gaps shares with the pianist's; means over the takes and (the area shared with the pianist)."
     )
 
 

@@ -1,14 +1,18 @@
 """Exact arithmetic, shapes checked at run time, a browser, and no skips in CI."""
 
 import atexit
+import csv
+import io
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
 import jax
+import midi_builder as build
 import pytest
 from jaxtyping import install_import_hook
 
@@ -34,6 +38,22 @@ def shared_data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the corpora are not in ../shared/data, and no part of the repository")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A zip in MAESTRO's layout, with three pieces to train on and two held out."""
+    path = tmp_path_factory.mktemp("archive") / "tiny.zip"
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(["midi_filename", "split"])
+    with zipfile.ZipFile(path, "w") as files:
+        for number in range(5):
+            name = f"2004/piece-{number}.midi"
+            rows.writerow([name, "train" if number < 3 else "validation"])
+            files.writestr(f"tiny/{name}", build.performance(number))
+        files.writestr("tiny/tiny.csv", table.getvalue())
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -120,6 +121,15 @@ def piece(*, form: int = 1, notes: int = 24) -> bytes:
         pitch = 60 + number % 12
         messages += [(0, on(pitch)), (240, off(pitch))]
     return midi(track(*messages), form=form)
+
+
+def performance(seed: int, notes: int = 60) -> bytes:
+    """Notes at random, one after the other."""
+    rng = np.random.default_rng(seed)
+    messages = []
+    for pitch in rng.integers(40, 80, notes).tolist():
+        messages += [(int(rng.integers(1, 200)), on(pitch)), (120, off(pitch))]
+    return midi(track(*messages))
 
 
 SCALE = piece()

@@ -1,20 +1,17 @@
 """Training: what a batch shows, that stopping changes nothing, what is scored, what is exported."""
 
-import csv
-import io
 import json
 import signal
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import midi_builder as build
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from perceiver_ar import checkpoint
 from perceiver_ar.codecs.music import MusicCodec
@@ -22,6 +19,7 @@ from perceiver_ar.config import EOS, PAD, SOS, ModelConfig
 from perceiver_ar.model import PerceiverAR, to_params
 from training.__main__ import main
 from training.config import OptimConfig, Paths, Stage, TrainConfig
+from training.curves import curves
 from training.data import crops
 from training.data.domain import Pieces
 from training.data.music import Music, stretched, transposed
@@ -48,30 +46,6 @@ CONFIG = TrainConfig(
     evaluate_every=6,
     evaluate_windows=4,
 )
-
-
-def performance(seed: int, notes: int = 60) -> bytes:
-    rng = np.random.default_rng(seed)
-    messages = []
-    for pitch in rng.integers(40, 80, notes).tolist():
-        messages += [(int(rng.integers(1, 200)), build.on(pitch)), (120, build.off(pitch))]
-    return build.midi(build.track(*messages))
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A zip in MAESTRO's layout, with three pieces to train on and two held out."""
-    path = tmp_path_factory.mktemp("archive") / "tiny.zip"
-    table = io.StringIO()
-    rows = csv.writer(table)
-    rows.writerow(["midi_filename", "split"])
-    with zipfile.ZipFile(path, "w") as files:
-        for number in range(5):
-            name = f"2004/piece-{number}.midi"
-            rows.writerow([name, "train" if number < 3 else "validation"])
-            files.writestr(f"tiny/{name}", performance(number))
-        files.writestr("tiny/tiny.csv", table.getvalue())
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -361,10 +335,30 @@ def test_train_export_evaluate_and_begin_again(
     assert not np.array_equal(again.params["embedding"], start.params["embedding"])
 
 
+def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "curves.png"
+    assert main(["curves", str(tmp_path), str(output)]) == 2
+    assert "no metrics yet" in capsys.readouterr().err
+    lines = [{"step": step, "loss": 6.0 - step / 50} for step in (50, 100, 150)]
+    lines.insert(2, {"step": 100, "validation_nll": 4.5})
+    # Resumed from step 100: what is written of it later counts.
+    lines += [{"step": 150, "loss": 2.0}, {"step": 200, "loss": 1.5}, {"step": 200, "validation_nll": 2.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = curves(tmp_path)
+    assert found["loss"] == ([50, 100, 150, 200], [5.0, 4.0, 2.0, 1.5])
+    assert found["validation_nll"] == ([100, 200], [4.5, 2.5])
+    assert main(["curves", str(tmp_path), str(tmp_path / "curves.txt")]) == 2
+    assert "does not end in .png" in capsys.readouterr().err
+    assert main(["curves", str(tmp_path), str(output)]) == 0
+    with Image.open(output) as picture:
+        colours = picture.convert("RGB").getcolors(2**16)
+    assert picture.format == "PNG" and colours is not None and len(colours) > 20
+
+
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     presets = "imagenet64,maestro,maestro_audio,pg19,transcribed_piano,wikitext103"
-    assert f"{presets},evaluate,export" in capsys.readouterr().err
+    assert f"{presets},evaluate,export,vocabulary,curves" in capsys.readouterr().err
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err
     assert main(["export", str(tmp_path), "--output", str(tmp_path / "out")]) == 2

@@ -1,4 +1,4 @@
-"""`python -m training PRESET | evaluate | export | vocabulary`: train, measure, and make a model to ship."""
+"""`python -m training PRESET | evaluate | export | vocabulary | curves`: train, measure, ship, draw."""
 
 import importlib
 import json
@@ -20,6 +20,7 @@ from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import cost, presets
 from training.config import Paths, TrainConfig
+from training.curves import draw
 from training.data.domain import Pieces, domain_class
 from training.data.text import Text, learn_subwords
 from training.devices import Cluster, mesh
@@ -90,6 +91,16 @@ class Vocabulary:
     """Pieces; the model's vocabulary has three tokens more."""
 
 
+@dataclass(frozen=True)
+class Curves:
+    """Training loss and validation NLL of a run over its steps, as a PNG."""
+
+    workdir: Annotated[Path, tyro.conf.Positional]
+    """Of the run."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The file to write."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -121,18 +132,12 @@ def main(arguments: list[str] | None = None) -> int:
                     train(config, paths)
 
             tyro.cli(run, args=rest, prog=prog)
-        elif first == "evaluate":
-            _evaluate(tyro.cli(Evaluate, args=rest, prog=prog))
-        elif first == "export":
-            _export(tyro.cli(Export, args=rest, prog=prog))
-        elif first == "vocabulary":
-            _vocabulary(tyro.cli(Vocabulary, args=rest, prog=prog))
+        elif first in COMMANDS:
+            kind, command = COMMANDS[first]
+            command(tyro.cli(kind, args=rest, prog=prog))
         else:
-            commands = ",".join([*names, "evaluate", "export", "vocabulary"])
-            print(
-                f"usage: python -m training {{{commands}}} [{TINY}] [--help]",
-                file=sys.stderr,
-            )
+            commands = ",".join([*names, *COMMANDS])
+            print(f"usage: python -m training {{{commands}}} [{TINY}] [--help]", file=sys.stderr)
             return 2
     except (ValueError, OSError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -198,6 +203,19 @@ def _vocabulary(options: Vocabulary) -> None:
         f"--model.vocab-size {TextCodec(b64encode(options.output.read_bytes()).decode()).vocab_size}",
         file=sys.stderr,
     )
+
+
+def _curves(options: Curves) -> None:
+    draw(options.workdir, options.output)
+
+
+COMMANDS = {
+    "evaluate": (Evaluate, _evaluate),
+    "export": (Export, _export),
+    "vocabulary": (Vocabulary, _vocabulary),
+    "curves": (Curves, _curves),
+}
+"""What a command reads, and what does it."""
 
 
 def _with_huge_pages() -> None:

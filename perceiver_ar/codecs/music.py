@@ -129,6 +129,11 @@ class MusicCodec:
         stream.feed(tokens)
         return stream.all()
 
+    def elapsed(self, tokens: np.ndarray) -> np.ndarray:
+        """Steps from the beginning to where each token leaves off, int64 (n,)."""
+        shifts = (tokens >= self.time_shift) & (tokens < self.velocity)
+        return np.cumsum(np.where(shifts, tokens.astype(np.int64) - self.time_shift + 1, 0))
+
     def _read(self, source: "NoteSequence | str | Path") -> "NoteSequence":
         if not isinstance(source, str | Path):
             return source

@@ -195,9 +195,8 @@ def stretched(tokens: np.ndarray, factor: float) -> np.ndarray:
     """Tokens with all times multiplied, rounded to steps as absolute times so that no error adds up."""
     codec = MusicCodec()
     shifts = (tokens >= codec.time_shift) & (tokens < codec.velocity)
-    elapsed = np.cumsum(np.where(shifts, tokens - codec.time_shift + 1, 0))
     events = ~shifts
-    times = np.rint(elapsed[events] * factor).astype(np.int64)
+    times = np.rint(codec.elapsed(tokens)[events] * factor).astype(np.int64)
     gaps = np.diff(times, prepend=0)
     whole, rest = np.divmod(gaps, codec.max_shift_steps)
     counts = whole + (rest > 0) + 1
