@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.loop import read_metrics
+from training.metrics import read_metrics
 
 
 def curves(workdir: Path) -> dict[str, tuple[list[int], list[float]]]:
