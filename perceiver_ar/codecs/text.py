@@ -12,6 +12,7 @@ from perceiver_ar.codecs.base import every_token, steps
 from perceiver_ar.config import FIRST_DATA
 
 BYTES = 256
+SPACE = "\u2581"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,11 @@ class TextCodec:
         """Tokens (n,) of a text, or of the file at a path.
 
         Subwords of a model by `training.data.text.learn_subwords` lose nothing of a text, since what is no piece is
-        spelled in bytes, but for U+2581, SentencePiece's sign for a space, which comes back as one.
+        spelled in bytes.
         """
-        if self.subwords:
-            text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-            return np.array(_pieces(self.subwords).encode(text), np.int32) + FIRST_DATA
         raw = source.read_bytes() if isinstance(source, Path) else source.encode("utf-8")
+        if self.subwords:
+            return np.array(_spelled(_pieces(self.subwords), raw.decode("utf-8")), np.int32) + FIRST_DATA
         return np.frombuffer(raw, np.uint8).astype(np.int32) + FIRST_DATA
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -61,6 +61,16 @@ class TextCodec:
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name} | asdict(self)
+
+
+def _spelled(pieces: Any, text: str) -> list[int]:
+    """Pieces of a text; SentencePiece's sign for a space, which would come back as one, is spelled in bytes."""
+    first, *others = text.split(SPACE)
+    sign = [pieces.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode("utf-8")]
+    spelled = pieces.encode(first)
+    for part in others:
+        spelled += sign + pieces.encode(part)
+    return spelled
 
 
 @cache
