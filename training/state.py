@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
 
+from perceiver_ar.checkpoint import CODEC
 from training import devices
 from training.config import TrainConfig
 from training.step import State, new_state
@@ -66,14 +67,37 @@ class Checkpoints:
 
 
 def read_config(workdir: Path) -> TrainConfig:
-    """The config of a run; ValueError if the folder holds none."""
+    """The config of a run; ValueError if the folder holds none, or as in `check_codec`."""
     try:
-        return TrainConfig.from_dict(json.loads((workdir / "config.json").read_text()))
+        config = TrainConfig.from_dict(json.loads((workdir / "config.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{workdir} holds no training run: {error}") from error
+    check_codec(config, workdir)
+    return config
 
 
 def write_config(config: TrainConfig, workdir: Path) -> None:
-    """The resolved config as `config.json`, beside the checkpoints."""
+    """The resolved config as `config.json`, and what makes its tokens as `codec.json`, beside the checkpoints.
+
+    Raises:
+        ValueError: as in `check_codec`.
+    """
+    check_codec(config, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(config.to_dict(), indent=1) + "\n")
+    for name, values in (("config.json", config.to_dict()), (CODEC, config.domain.codec.to_dict())):
+        (workdir / name).write_text(json.dumps(values, indent=1) + "\n")
+
+
+def check_codec(config: TrainConfig, workdir: Path) -> None:
+    """Refuse to go on with tokens that mean something else, such as those of subwords learned again.
+
+    Raises:
+        ValueError: the run in this folder has another codec than `config` describes.
+    """
+    path = workdir / CODEC
+    codec = json.dumps(config.domain.codec.to_dict(), indent=1) + "\n"
+    if path.is_file() and path.read_text() != codec:
+        raise ValueError(
+            f"the run in {workdir} has tokens of another kind ({path}): give the same --domain options and files as "
+            "it began with, or another --workdir"
+        )
