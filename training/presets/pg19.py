@@ -10,8 +10,10 @@ PRESET = replace(
     model=replace(books.PRESET.model, context=4096, position_shape=(4096,), latents=2048, layers=36),
     stages=(Stage(1.0, 4096, 256),),
 )
-"""Ours, near the size of the paper's model. The data are folders `train`, `validation` and `test` with a .txt file a
-book, as published; the figure to compare is `word_perplexity_pg19`."""
+"""Ours, near the size of the paper's model, whose released code has no such config to check this with. The data are as
+published: folders `train`, `validation` and `test` with a .txt file a book. The figure to compare is
+`word_perplexity_pg19`, over 3,007,061 words of validation and 6,966,499 of test. 11 GB of books become tokens on the
+disk, two bytes each, and are never in memory as a whole."""
 
 TINY = books.TINY
 """That of `books`."""
