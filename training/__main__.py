@@ -5,24 +5,21 @@ import json
 import os
 import pkgutil
 import sys
-from base64 import b64encode
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from perceiver_ar.checkpoint import CARD, load, save
-from perceiver_ar.codecs.text import TextCodec
-from perceiver_ar.config import DType
+from perceiver_ar.config import FIRST_DATA, DType
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import cost, presets
 from training.config import Paths, TrainConfig
 from training.curves import draw
 from training.data.domain import Pieces, domain_class
-from training.data.text import Text, learn_subwords
+from training.data.text import learn_subwords, train_lines
 from training.devices import Cluster, mesh
 from training.evaluate import baselines, evaluate
 from training.loop import Diverged, Stopped, train
@@ -84,7 +81,7 @@ class Vocabulary:
     """Learn subwords from the train split of texts, for `--domain.subwords`."""
 
     data: tuple[Path, ...]
-    """Archives or folders of text files."""
+    """Archives or folders of text files. Of very many lines some are drawn, the same each time."""
     output: Path
     """The file to write."""
     size: int = 8192
@@ -196,11 +193,12 @@ def _export(options: Export) -> None:
 
 
 def _vocabulary(options: Vocabulary) -> None:
-    texts = chain.from_iterable(Text().texts(source, "train") for source in options.data)
-    options.output.write_bytes(learn_subwords(texts, options.size))
+    model = learn_subwords(train_lines(options.data), options.size)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_bytes(model)
     print(
         f"wrote {options.output}: train with --domain.subwords {options.output} "
-        f"--model.vocab-size {TextCodec(b64encode(options.output.read_bytes()).decode()).vocab_size}",
+        f"--model.vocab-size {options.size + FIRST_DATA}",
         file=sys.stderr,
     )
 

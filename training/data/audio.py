@@ -66,10 +66,11 @@ class Audio(Domain):
         def make(path: Path) -> dict[str, int]:
             title, console = f"{source.stem} {split}", Console(stderr=True)
             files = track(contents(source, names), title, len(names), console=console)
-            return save_pieces(path, (self._tokens(*one) for one in zip(names, files, strict=True)))
+            documents = (self._tokens(*one) for one in zip(names, files, strict=True))
+            return save_pieces(path, documents, self.codec.vocab_size)
 
         facts = {"files": names, "codec": self.codec.to_dict()}
-        return read_pieces(prepared(store, source, split, facts, make, ".npz"))
+        return read_pieces(prepared(store, source, split, facts, make, ".npy"))
 
     def _tokens(self, name: str, file: bytes) -> np.ndarray:
         try:

@@ -1,9 +1,11 @@
 """What a run may know of its data, whatever the data are."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +34,8 @@ class Pieces(NamedTuple):
 
     tokens: np.ndarray
     offsets: np.ndarray
+    counts: Mapping[str, int] = MappingProxyType({})
+    """What else the domain counted in all of them, such as words."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -51,9 +55,13 @@ class Pieces(NamedTuple):
 
     @classmethod
     def join(cls, parts: list["Pieces"]) -> "Pieces":
-        """All pieces of several sets, in order."""
+        """All pieces of several sets, in order, in memory; a single set stays where it is."""
+        if len(parts) == 1:
+            return parts[0]
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        return cls(np.concatenate([part.tokens for part in parts]), np.concatenate([[0], lengths.cumsum()]))
+        counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
+        tokens = np.concatenate([part.tokens for part in parts])
+        return cls(tokens, np.concatenate([[0], lengths.cumsum()]), counts)
 
 
 class Sample(NamedTuple):

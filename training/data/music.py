@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,12 +18,10 @@ from rich.progress import track
 from perceiver_ar.codecs.music import PITCHES, MusicCodec, import_note_seq
 from perceiver_ar.config import FIRST_DATA
 from training.data.domain import Domain, Pieces, Sample
-from training.data.store import contents, names_in, prepared, read_pieces, save_pieces, split_of
+from training.data.store import contents, in_order, names_in, prepared, read_pieces, save_pieces, split_of
 
 ONE_IN = 50
 """Of so many files without a split one is drawn for validation, and one to test."""
-TOGETHER = 1024
-"""Files read before the next ones are: what is held in memory."""
 
 HEARD = 512
 """Tokens of a primer that are heard before a sample: about a quarter of a minute."""
@@ -87,13 +84,14 @@ def _load_source(source: Path, split: str, store: Path) -> Pieces:
     def make(path: Path) -> dict[str, int]:
         skipped: list[str] = []
         paths = list(files.values())
-        counts = save_pieces(path, _encode_all(source, paths, f"{source.stem} {split}", skipped))
+        documents = _encode_all(source, paths, f"{source.stem} {split}", skipped)
+        counts = save_pieces(path, documents, codec.vocab_size)
         if skipped:
             print(f"{len(skipped)} of {len(files)} MIDI files left out, as {skipped[0]}", file=sys.stderr)
         return counts | {"skipped": len(skipped)}
 
     facts = {"files": list(files), "codec": codec.to_dict()}
-    return read_pieces(prepared(store, source, split, facts, make, ".npz"))
+    return read_pieces(prepared(store, source, split, facts, make, ".npy"))
 
 
 def _files_of(source: Path, split: str) -> dict[str, str]:
@@ -156,8 +154,8 @@ def _encode_all(source: Path, paths: list[str], title: str, skipped: list[str]) 
     context = multiprocessing.get_context("spawn")
     files, console = contents(source, paths), Console(stderr=True)
     with ProcessPoolExecutor(mp_context=context) as pool:
-        batches = (pool.map(_encode, islice(files, TOGETHER), chunksize=4) for _ in paths[::TOGETHER])
-        encoded = track(chain.from_iterable(batches), f"Tokens of {title}", len(paths), console=console)
+        encoded = in_order(pool, _encode, files)
+        encoded = track(encoded, f"Tokens of {title}", len(paths), console=console)
         for path, found in zip(paths, encoded, strict=True):
             if isinstance(found, str):
                 skipped.append(f"{path}: {found}")

@@ -1,4 +1,4 @@
-"""Archives of files, and what is made of them once and kept beside a manifest."""
+"""Archives of files, and what is made of them once, a few at a time, and kept beside a manifest."""
 
 import hashlib
 import json
@@ -7,9 +7,11 @@ import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -24,6 +26,11 @@ ALIASES = {
     "dev": "validation",
 }
 """Words in the names of files and folders that mean a split, beside the splits' own names."""
+AHEAD = 128
+"""Files that are worked on, or done and waiting for their turn: what is held in memory."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def names_in(source: Path) -> list[str]:
@@ -104,28 +111,66 @@ def prepared(
         os.close(descriptor)
         try:
             counts = make(Path(unfinished))
+            # Before the file that it describes: where that one is, its manifest is too.
+            manifest = {"source": source.name, "split": split} | facts | counts
+            (store / f"{stem}.json").write_text(json.dumps(manifest, indent=1))
             os.replace(unfinished, path)
         finally:
             Path(unfinished).unlink(missing_ok=True)
-        manifest = {"source": source.name, "split": split} | facts | counts
-        (store / f"{stem}.json").write_text(json.dumps(manifest, indent=1))
     return path
 
 
-def save_pieces(path: Path, documents: Iterator[np.ndarray]) -> dict[str, int]:
-    """Write documents as `Pieces`, each between SOS and EOS; the number of pieces and of tokens."""
-    tokens = [_narrow(np.concatenate([[SOS], document, [EOS]])) for document in documents]
-    offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in tokens])])
-    np.savez(path, tokens=np.concatenate(tokens), offsets=offsets)
-    return {"pieces": len(tokens), "tokens": int(offsets[-1])}
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a file that `prepared` gave: its source and split, the facts, and what `make` counted."""
+    return json.loads(path.with_suffix(".json").read_text())
 
 
-def _narrow(tokens: np.ndarray) -> np.ndarray:
-    """Tokens in the fewest bytes that hold them; joined with wider ones they become as wide."""
-    return tokens.astype(np.uint16 if tokens.max() <= np.iinfo(np.uint16).max else np.int32)
+def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """What `work` makes of each item, in the order of the items, by all workers, at most `AHEAD` of them at a time."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) == AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def save_pieces(path: Path, documents: Iterable[np.ndarray], vocab_size: int) -> dict[str, int]:
+    """Write documents as `Pieces`, each between SOS and EOS; the number of pieces and of tokens.
+
+    Documents are written as they come, so that one is in memory at a time. The file is an array in NumPy's format, all
+    tokens in two bytes each if the vocabulary allows and in four if not, and behind it a second one, the offsets.
+
+    Raises:
+        ValueError: there are no documents.
+    """
+    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+    lengths = []
+    with path.open("wb") as file:
+        _write_header(file, dtype, 0)
+        for document in documents:
+            file.write(np.concatenate([[SOS], document, [EOS]]).astype(dtype).tobytes())
+            lengths.append(len(document) + 2)
+        if not lengths:
+            raise ValueError("the files of the split are empty: there is nothing to learn from")
+        offsets = np.cumsum([0, *lengths])
+        np.save(file, offsets)
+        _write_header(file, dtype, int(offsets[-1]))
+    return {"pieces": len(lengths), "tokens": int(offsets[-1])}
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype, size: int) -> None:
+    """At the file's beginning. NumPy leaves room in it, so that it is as long whatever the size."""
+    file.seek(0)
+    shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
+    np.lib.format.write_array_header_1_0(file, shape)
 
 
 def read_pieces(path: Path) -> Pieces:
-    """What `save_pieces` wrote."""
-    with np.load(path) as arrays:
-        return Pieces(arrays["tokens"], arrays["offsets"])
+    """What `save_pieces` wrote; tokens stay on the disk until they are read."""
+    tokens = np.lib.format.open_memmap(path, mode="r")
+    with path.open("rb") as file:
+        file.seek(tokens.offset + tokens.nbytes)
+        offsets = np.lib.format.read_array(file)
+    return Pieces(tokens.view(np.ndarray), offsets)

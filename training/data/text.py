@@ -3,11 +3,12 @@
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,24 @@ from rich.progress import track
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.text import TextCodec
 from training.data.domain import Domain, Pieces, Sequences, Unit
-from training.data.store import contents, names_of_split, prepared, read_pieces, save_pieces
+from training.data.store import (
+    contents,
+    in_order,
+    manifest_of,
+    names_of_split,
+    prepared,
+    read_pieces,
+    save_pieces,
+)
 
 SUFFIXES = (".txt", ".tokens", ".raw")
-LINES = 2_000_000
-"""Most lines, drawn from all, that a vocabulary is learned from."""
+LINES, LONGEST = 200_000, 1_000
+"""Most lines, drawn from all, that a vocabulary is learned from, and characters of each: learning takes 21 bytes of
+memory for one, 4 GB at most."""
+COUNTED = ("bytes", "words", "lines")
+"""What a manifest tells of a split's texts: bytes of UTF-8, words between white space, and ends of lines."""
+PROBE = " \tA  b\r\n\n\u2581\u00e9\U0001f3b9 "
+"""What subwords that keep a text as it is must give back."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +62,37 @@ class Text(Domain):
         return Pieces.join([self._load_source(source, split, store) for source in sources])
 
     def texts(self, source: Path, split: str) -> Iterator[str]:
-        """The texts of a split, one a sequence, with a bar that counts files; ValueError if there are none."""
-        names = names_of_split(source, split, SUFFIXES)
-        console = Console(stderr=True)
-        for file in track(contents(source, names), f"{source.stem} {split}", len(names), console=console):
-            whole = file.decode("utf-8")
-            begins = [found.start() for found in re.finditer(self.title, whole, re.M)] if self.title else []
-            cuts = [0, *(begin for begin in begins if begin), len(whole)]
-            yield from (whole[a:b] for a, b in pairwise(cuts) if whole[a:b].strip())
+        """The texts of a split, one a sequence: together all that its files hold, but for those that are blank.
+
+        Raises:
+            ValueError: there are none, or a file is not UTF-8.
+        """
+        for name, file in _files(source, split):
+            text: list[str] = []
+            for line in _lines(name, file) if self.title else [_decoded(name, file)]:
+                # What is blank before a file's first title goes with it.
+                if self.title and re.match(self.title, line) and any(map(str.strip, text)):
+                    yield "".join(text)
+                    text = []
+                text.append(line)
+            if any(map(str.strip, text)):
+                yield "".join(text)
 
     def _load_source(self, source: Path, split: str, store: Path) -> Pieces:
         codec = self.codec
 
         def make(path: Path) -> dict[str, int]:
-            return save_pieces(path, map(codec.encode, self.texts(source, split)))
+            counts = Counter(dict.fromkeys(COUNTED, 0))
+
+            def counted() -> Iterator[str]:
+                for text in self.texts(source, split):
+                    found = len(text.encode("utf-8")), len(text.split()), text.count("\n")
+                    counts.update(dict(zip(COUNTED, found, strict=True)))
+                    yield text
+
+            with ThreadPoolExecutor() as pool:  # SentencePiece lets go of Python's lock
+                documents = in_order(pool, codec.encode, counted())
+                return save_pieces(path, documents, codec.vocab_size) | dict(counts)
 
         digest = hashlib.sha256(codec.subwords.encode()).hexdigest()
         facts = {
@@ -69,26 +100,26 @@ class Text(Domain):
             "subwords_sha256": digest,
             "title": self.title,
         }
-        return read_pieces(prepared(store, source, split, facts, make, ".npz"))
+        path = prepared(store, source, split, facts, make, ".npy")
+        pieces, manifest = read_pieces(path), manifest_of(path)
+        return Pieces(pieces.tokens, pieces.offsets, {name: manifest[name] for name in COUNTED})
 
     @property
     def unit(self) -> Unit:
         return Unit() if self.subwords else Unit("bits/byte", 1 / float(np.log(2)))
 
     def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
-        """Bits a byte, and perplexities of a word: all nats, whatever the tokens are, over the words of the text.
+        """Bits a byte of UTF-8, and perplexities of a word: e to the power of all nats over the words of the text.
 
-        `word_perplexity` counts the end of a line as a word, as WikiText's is stated; `word_perplexity_pg19` only what
-        stands between spaces (Rae et al. 2020).
+        All nats are those of every token, ends of sequences included, whatever the tokens are; the words are those of
+        the files as they come, so that figures of different tokens can be compared.
+
+        `word_perplexity` counts what stands between white space, and each end of a line as a word `<eos>`: what
+        WikiText's perplexity is stated in (Merity et al. 2017; Dai et al. 2019), and 217,646 words for its validation
+        split. `word_perplexity_pg19` counts only what stands between white space (Rae et al. 2020).
         """
-        size = words = lines = 0
-        for number in range(len(sequences)):
-            text = self.codec.decode(sequences[number])
-            size, words, lines = (
-                size + len(text.encode("utf-8")),
-                words + len(text.split()),
-                lines + text.count("\n"),
-            )
+        assert isinstance(sequences, Pieces)
+        size, words, lines = (sequences.counts[name] for name in COUNTED)
         nats = nll * tokens
         return {
             "bits_per_byte": nats / size / float(np.log(2)),
@@ -97,40 +128,75 @@ class Text(Domain):
         }
 
 
+def train_lines(sources: Iterable[Path]) -> Iterator[str]:
+    """Every line of the train split of all sources; ValueError as in `Text.texts`."""
+    for source in sources:
+        for name, file in _files(source, "train"):
+            yield from _lines(name, file)
+
+
+def _files(source: Path, split: str) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the files of a split, with a bar that counts them; ValueError if there are none."""
+    names = names_of_split(source, split, SUFFIXES)
+    files = track(contents(source, names), f"{source.stem} {split}", len(names), console=Console(stderr=True))
+    yield from zip(names, files, strict=True)
+
+
+def _lines(name: str, file: bytes) -> Iterator[str]:
+    return (_decoded(name, line) for line in BytesIO(file))
+
+
+def _decoded(name: str, text: bytes) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not text in UTF-8: convert it, or leave it out") from None
+
+
 @cache
 def _model(subwords: str) -> str:
     """A codec's subwords: what the file holds in base64; what is in base64 already stays as it is."""
     if not subwords or len(subwords) > 4096:  # longer than any path
         return subwords
     try:
-        return b64encode(Path(subwords).read_bytes()).decode("ascii")
+        model = b64encode(Path(subwords).read_bytes()).decode("ascii")
     except OSError as error:
         raise ValueError(
             f"cannot read the subwords {subwords} ({error.strerror}): `python -m training vocabulary` makes them"
         ) from None
+    codec = TextCodec(model)
+    if codec.decode(codec.encode(PROBE)) != PROBE:
+        raise ValueError(
+            f"the subwords {subwords} lose a part of some texts: take those that `python -m training vocabulary` makes"
+        )
+    return model
 
 
-def learn_subwords(texts: Iterator[str], size: int) -> bytes:
+def learn_subwords(lines: Iterable[str], size: int) -> bytes:
     """A SentencePiece model of `size` pieces: a unigram model (Kudo 2018) that keeps every space and line as it is.
 
+    The same lines give the same model. The end of a line is no piece: it is spelled as a byte.
+
     Raises:
-        ValueError: the texts are too few for so many pieces, or the pieces for all bytes.
+        ValueError: the texts are too few for so many pieces, or the pieces for all bytes and letters.
     """
     from sentencepiece import SentencePieceTrainer
 
     model = BytesIO()
+    cut = (line[at : at + LONGEST] for line in lines for at in range(0, len(line), LONGEST))
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=(line for text in texts for line in text.splitlines() if line),
+            sentence_iterator=filter(None, (part.strip("\r\n") for part in cut)),
             model_writer=model,
             vocab_size=size,
+            character_coverage=0.9995,  # rarer letters are spelled in bytes
             byte_fallback=True,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             add_dummy_prefix=False,
             split_digits=True,
             input_sentence_size=LINES,
-            max_sentence_length=1 << 16,
+            max_sentence_length=4 * LONGEST,  # in bytes
             unk_id=0,
             bos_id=-1,
             eos_id=-1,
@@ -138,7 +204,10 @@ def learn_subwords(texts: Iterator[str], size: int) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise ValueError(f"{size} subwords cannot be learned from these texts: {error}") from None
+        least, most = (re.search(bound, str(error)) for bound in (r"vs (\d+)\.", r"<= (\d+)\."))
+        reason = f"set --size to at least {least[1]}" if least else "they are empty"
+        reason = f"set --size to at most {most[1]}" if most else reason
+        raise ValueError(f"{size} subwords cannot be learned from these texts: {reason}") from None
     return model.getvalue()
 
 
