@@ -24,7 +24,9 @@ continue:
 
 test: $(READY)
 	@$(BIN)/python tests/chromium.py
-	$(BIN)/python -m pytest
+	@# Two processes for what mostly compiles; the page is then tested with the machine to itself.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	$(BIN)/python -m pytest -m browser
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -143,3 +143,13 @@ def test_transcriptions_become_pieces(shared_data: Path, tmp_path: Path) -> None
     pieces = Music().load((source,), "train", tmp_path)
     assert len(pieces) == 54 and len(pieces.tokens) > 800_000
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["skipped"] == 0
+
+
+def test_many_files_are_encoded_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{split}/{number}.mid": scale(3 + number) for split in SPLITS for number in range(3)}
+    source = folder(tmp_path / "music", files)
+    alone = Music().load((source,), "train", tmp_path / "alone")
+    monkeypatch.setattr("training.data.music.FEW", 2)
+    shared = Music().load((source,), "train", tmp_path / "shared")
+    assert notes_of(shared) == [3, 4, 5]
+    assert np.array_equal(alone.tokens, shared.tokens)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +24,8 @@ from training.data.store import contents, in_order, names_in, prepared, read_pie
 ONE_IN = 50
 """Of so many files without a split one is drawn for validation, and one to test."""
 
+FEW = 16
+"""Most files that are encoded without processes of their own, which take seconds to begin."""
 HEARD = 512
 """Tokens of a primer that are heard before a sample: about a quarter of a minute."""
 
@@ -153,8 +156,12 @@ def _encode_all(source: Path, paths: list[str], title: str, skipped: list[str]) 
     """Tokens of each performance; `skipped` gets the name of each that has none, and why."""
     context = multiprocessing.get_context("spawn")
     files, console = contents(source, paths), Console(stderr=True)
-    with ProcessPoolExecutor(mp_context=context) as pool:
-        encoded = in_order(pool, _encode, files)
+    with ExitStack() as stack:
+        if len(paths) > FEW:
+            pool = stack.enter_context(ProcessPoolExecutor(mp_context=context))
+            encoded = in_order(pool, _encode, files)
+        else:
+            encoded = map(_encode, files)
         encoded = track(encoded, f"Tokens of {title}", len(paths), console=console)
         for path, found in zip(paths, encoded, strict=True):
             if isinstance(found, str):
