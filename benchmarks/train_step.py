@@ -4,6 +4,7 @@ Run from the checkout, in the project's environment: python -m benchmarks.train_
 """
 
 import argparse
+import os
 
 from benchmarks.contest import (
     Contestant,
@@ -27,6 +28,7 @@ backward pass.
 - latents/s: predicted tokens a second, batch x latents a step. GPT-2, which has a layer more for the cross-attend, \
 predicts its whole context; only the last tokens of each example, as many as the others have latents, count here.
 - Adam: this project also clips gradients and adds a z-loss, as in the paper; the peers have torch.optim.Adam alone.
+- All of them allocate in huge pages (`GLIBC_TUNABLES={tunables}`).
 - peak MiB: the most that the process held, libraries and compilation included."""
 
 
@@ -63,6 +65,9 @@ def main() -> None:
         options.steps = 1
     if any(not name.startswith("ours") for name in options.contestants):
         set_up_peers()
+    os.environ.setdefault(
+        "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+    )  # as `python -m training` does; for the peers too
     rows, everything = [], []
     for shape in options.shapes:
         results = hold(contestants(shape, options), options.rounds, shape.name)
@@ -70,7 +75,8 @@ def main() -> None:
         everything += results.values()
     print(heading(everything, options), end="\n\n")
     print(table(["config", "contestant", "batch", "latents/s", "step, s", "peak MiB"], rows), end="\n\n")
-    print(NOTES.format(steps=f"{options.steps} step{'s' * (options.steps > 1)}"))
+    steps = f"{options.steps} step{'s' * (options.steps > 1)}"
+    print(NOTES.format(steps=steps, tunables=os.environ["GLIBC_TUNABLES"]))
 
 
 if __name__ == "__main__":
