@@ -22,7 +22,7 @@ from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.curves import curves
 from training.data import crops
 from training.data.domain import Pieces
-from training.data.music import Music, stretched, transposed
+from training.data.music import Music, louder, stretched, transposed
 from training.devices import mesh
 from training.evaluate import baselines, evaluate, score, spread, window_batch, windows
 from training.loop import Diverged, Stopped, train
@@ -128,9 +128,21 @@ def test_a_stretch_multiplies_times_without_adding_up_errors(pieces: Pieces, fac
         assert np.array_equal(stretched(tokens, 1.0), tokens[: len(stretched(tokens, 1.0))])
 
 
+@pytest.mark.parametrize("levels", [-40, -2, 0, 3])
+def test_loudness_moves_velocities_within_their_range_and_nothing_else(pieces: Pieces, levels: int) -> None:
+    tokens = pieces[0].astype(np.int32)
+    moved, loud = louder(tokens, levels), tokens >= CODEC.velocity
+    assert np.array_equal(moved[~loud], tokens[~loud])
+    assert np.array_equal(moved[loud], np.clip(tokens[loud] + levels, CODEC.velocity, CODEC.vocab_size - 1))
+    assert loud.any()
+    assert [note[:1] + note[2:] for note in CODEC.decode(moved)] == [
+        note[:1] + note[2:] for note in CODEC.decode(tokens)
+    ]
+
+
 def test_augmentation_can_be_turned_off(pieces: Pieces) -> None:
     tokens = pieces[0].astype(np.int32)
-    same = Music(transpose=0, stretch=0.0).augment(tokens, np.random.default_rng(0))
+    same = Music(transpose=0, stretch=0.0, loudness=0).augment(tokens, np.random.default_rng(0))
     assert np.array_equal(same, tokens)
 
 

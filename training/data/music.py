@@ -38,6 +38,8 @@ class Music(Domain):
     """Largest transposition, in semitones either way."""
     stretch: float = 0.1
     """Largest change of tempo, as a part."""
+    loudness: int = 2
+    """Largest change of loudness, in steps of the codec's velocities (4 of MIDI's) either way."""
 
     @property
     def codec(self) -> MusicCodec:
@@ -56,10 +58,11 @@ class Music(Domain):
         return Pieces.join([_load_source(source, split, store) for source in sources])
 
     def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The same music transposed and at another tempo, both drawn evenly from what the fields allow."""
+        """The same music transposed, at another tempo and louder or softer, drawn evenly from what the fields allow."""
         semitones = int(rng.integers(-self.transpose, self.transpose + 1))
         factor = 1 + float(rng.uniform(-self.stretch, self.stretch))
-        return stretched(transposed(tokens, semitones), factor)
+        levels = int(rng.integers(-self.loudness, self.loudness + 1))
+        return louder(stretched(transposed(tokens, semitones), factor), levels)
 
     def show(self, samples: list[Sample], folder: Path) -> list[Path]:
         """A MIDI file and a WAV each: the last tokens of the primer, and the model's from there on."""
@@ -194,6 +197,13 @@ def transposed(tokens: np.ndarray, semitones: int) -> np.ndarray:
     moved = tokens.copy()
     moved[notes] += semitones
     return moved
+
+
+def louder(tokens: np.ndarray, levels: int) -> np.ndarray:
+    """Tokens with every velocity moved by as many steps, as far as there are louder and softer ones."""
+    codec = MusicCodec()
+    moved = np.clip(tokens + levels, codec.velocity, codec.vocab_size - 1)
+    return np.where(tokens >= codec.velocity, moved, tokens).astype(tokens.dtype)
 
 
 def stretched(tokens: np.ndarray, factor: float) -> np.ndarray:

@@ -27,8 +27,9 @@ PRESET = TrainConfig(
 )
 """The paper's context, latents and layers for its 10,000 hours of transcribed piano, which it does not publish; it got
 1.2418 nats a token on its test split. Width and heads are those of its released code; batch, steps, number format and
-recomputed layers are ours. So are transposed and stretched examples (`--domain.transpose 0 --domain.stretch 0` leaves
-them as they are), and that pieces of all lengths are learned: the paper has those of 1,024 to 32,768 tokens."""
+recomputed layers are ours. So are transposed, stretched, louder and softer examples (`--domain.transpose 0
+--domain.stretch 0 --domain.loudness 0` leaves them as they are), and that pieces of all lengths are learned: the paper
+has those of 1,024 to 32,768 tokens."""
 
 TINY = replace(
     PRESET,
