@@ -173,7 +173,7 @@ def test_a_preset_trains_exports_and_evaluates(
     looks = [line["validation_nll"] for line in read_metrics(tmp_path / "run") if "validation_nll" in line]
     assert looks[-1] < looks[0]
     exported = str(tmp_path / "model")
-    assert main(["export", str(tmp_path / "run"), "--output", exported]) == 0
+    assert main(["export", str(tmp_path / "run"), "--output", exported, "--licence", "ours"]) == 0
     capsys.readouterr()
     evaluated = ["evaluate", exported, "--data", str(source), "--store", str(tmp_path / "store"), "--json"]
     assert main(evaluated) == 0

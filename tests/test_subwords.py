@@ -99,7 +99,7 @@ def test_a_model_keeps_its_subwords(
     assert main(command) == 2
     assert f"--model.vocab-size {SIZE + FIRST_DATA}" in capsys.readouterr().err
     assert main([*command, "--model.vocab-size", str(SIZE + FIRST_DATA)]) == 0
-    assert main(["export", str(run), "--output", str(folder)]) == 0
+    assert main(["export", str(run), "--output", str(folder), "--licence", "ours"]) == 0
     codec = checkpoint.load(folder).codec
     assert codec == Text(subwords=str(learned)).codec
     assert codec.decode(codec.encode(TEXT)) == TEXT

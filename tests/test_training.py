@@ -4,6 +4,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -235,6 +236,27 @@ def test_a_run_that_diverges_stops_and_says_so(archive: Path, tmp_path: Path) ->
         train(wild, Paths(tmp_path, (archive,)))
 
 
+def test_a_gradient_that_is_lost_is_not_saved(archive: Path, tmp_path: Path) -> None:
+    """The loss is still a number where the weights that follow from it are none."""
+    wild = replace(CONFIG, optim=OptimConfig(rate=float("inf"), warmup=0), save_every=1)
+    with pytest.raises(Diverged, match="step 1"):
+        train(wild, Paths(tmp_path, (archive,)))
+    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_there(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, save_every=2)
+    free = iter([10**9, 10**9, 1000])
+    monkeypatch.setattr("training.state.shutil.disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    with pytest.raises(OSError, match=r"the disk is full; those that were written before are whole"):
+        train(config, Paths(tmp_path, (archive,)))
+    monkeypatch.undo()
+    assert int(Checkpoints(tmp_path).read(config, mesh()).step) == 4
+    assert int(train(config, Paths(tmp_path, (archive,))).step) == config.steps
+
+
 def test_impossible_runs_are_refused() -> None:
     fields = _fields(CONFIG)
     with pytest.raises(ValueError, match="stages"):
@@ -307,13 +329,24 @@ def test_train_export_evaluate_and_begin_again(
 ) -> None:
     state = train(CONFIG, Paths(tmp_path / "run", (archive,)))
     folder = tmp_path / "model"
-    assert main(["export", str(tmp_path / "run"), "--output", str(folder)]) == 0
+    export = ["export", str(tmp_path / "run"), "--output", str(folder)]
+    assert main(export) == 2 and not folder.exists()
+    assert "--licence" in capsys.readouterr().err
+    assert main([*export, "--licence", "CC BY 4.0"]) == 0
     exported = checkpoint.load(folder)
+    last = read_metrics(tmp_path / "run")[-1]["validation_nll"]
+    for fact in (
+        'license: "CC BY 4.0"',
+        "6 steps, 192 predicted",
+        f"{last:.4f} nats/token",
+        "`tiny.zip`, train: 3 pieces",
+    ):
+        assert fact in exported.card
     assert exported.config == MODEL
     for a, b in zip(*map(jax.tree.leaves, (to_params(exported.model), state.params)), strict=True):
         assert np.allclose(a, b, rtol=1e-3, atol=1e-6)
     (folder / "README.md").write_text("my card")
-    assert main(["export", str(tmp_path / "run"), "--output", str(folder)]) == 0
+    assert main(export) == 0
     assert checkpoint.load(folder).card == "my card"
 
     capsys.readouterr()
@@ -369,7 +402,7 @@ def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    presets = "imagenet64,maestro,maestro_audio,pg19,transcribed_piano,wikitext103"
+    presets = "imagenet64,maestro,maestro_audio,pg19,piano_small,transcribed_piano,wikitext103"
     assert f"{presets},evaluate,export,vocabulary,curves" in capsys.readouterr().err
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err

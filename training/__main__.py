@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import pkgutil
 import sys
@@ -16,6 +17,7 @@ from perceiver_ar.config import FIRST_DATA, DType
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import cost, presets
+from training.card import model_card
 from training.config import Paths, TrainConfig
 from training.curves import draw
 from training.data.domain import Pieces, domain_class
@@ -72,6 +74,8 @@ class Export:
     """Of the run."""
     output: Path
     """The folder to write."""
+    licence: str | None = None
+    """Of the weights, as the data allow it, such as "CC BY-NC-SA 4.0"; needed unless there is a card already."""
     best: bool = False
     """The checkpoint with the lowest validation NLL instead."""
 
@@ -100,6 +104,9 @@ class Curves:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
+    logging.getLogger("absl").setLevel(
+        logging.CRITICAL
+    )  # by which orbax shows the stack of what is said below
     arguments = sys.argv[1:] if arguments is None else arguments
     first, rest = "".join(arguments[:1]), arguments[1:]
     names = [module.name for module in pkgutil.iter_modules(presets.__path__)]
@@ -183,9 +190,21 @@ def _export(options: Export) -> None:
     config = read_config(options.workdir)
     state = Checkpoints(options.workdir).read(config, mesh(), best=options.best)
     card = options.output / CARD
-    text = f"# {options.output.name}\n\nStep {int(state.step):,} of a run with this config:\n\n"
-    text += f"```json\n{json.dumps(config.to_dict(), indent=1)}\n```\n"
-    text = card.read_text(encoding="utf-8") if card.is_file() else text
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+    elif options.licence:
+        text = model_card(
+            options.output.resolve().name,
+            options.licence,
+            config,
+            options.workdir,
+            int(state.step),
+            state.weights,
+        )
+    else:
+        raise ValueError(
+            "say under which licence the weights are, as their data allow it: --licence 'CC BY 4.0', for example"
+        )
     # Coarse factors and recomputed layers are for training; a single token is faster without.
     shipped = replace(config.model, dtype="float32", remat=False)
     save(options.output, from_params(shipped, state.weights), config.domain.codec, text)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh
 from rich.console import Console
@@ -59,7 +60,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
     if paths.init and int(state.step) == 0:
         state = _begin_with(state, config, paths.init, mesh)
     first = int(state.step)
-    size = sum(x.size for x in jax.tree.leaves(state.params))
+    size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
     step, losses = make_step(config, mesh), []
     meter = Meter(config)

@@ -2,9 +2,13 @@
 
 import json
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+import optax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
@@ -15,6 +19,8 @@ from training.config import TrainConfig
 from training.step import State, new_state
 
 VALIDATION = "validation_nll"
+BYTES = 4
+"""Of a number in a checkpoint."""
 
 
 def _merit(metrics: dict[str, float]) -> float:
@@ -30,16 +36,37 @@ class Checkpoints:
             best_fn=_merit,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
         )
-        self._manager = ocp.CheckpointManager((workdir / "checkpoints").resolve(), options=options)
+        self._folder = (workdir / "checkpoints").resolve()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: State, nll: float = math.inf) -> None:
-        """Begin to write `state` under its step, with its validation NLL if that is known; training may go on."""
+        """Begin to write `state` under its step, with its validation NLL if that is known; training may go on.
+
+        Raises:
+            OSError: this one, or the one before, could not be written.
+        """
         args = ocp.args.StandardSave(state._asdict())
-        self._manager.save(int(state.step), args=args, metrics={VALIDATION: nll})
+        with self._writing():
+            # Before writing, since an array that no longer fits fails in threads of its own, with stacks of their own.
+            if shutil.disk_usage(self._folder).free < optax.tree.size(state) * BYTES:
+                raise OSError("No space left")
+            self._manager.save(int(state.step), args=args, metrics={VALIDATION: nll})
 
     def finish(self) -> None:
-        """Wait until everything is written; an error in writing comes up here, or in the next `save`."""
-        self._manager.wait_until_finished()
+        """Wait until everything is written; OSError as in `save`."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            full = "No space left" in str(error)
+            raise OSError(
+                f"a checkpoint could not be written to {self._folder}, {'the disk is full' if full else error}; those "
+                "that were written before are whole: make room and run the same command again"
+            ) from error
 
     def preempted(self, step: int) -> bool:
         """Whether the machines are about to be taken away; only a run on several processes is told so this way."""

@@ -73,6 +73,8 @@ def make_step(config: TrainConfig, mesh: Mesh):
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
         gradients, nll = gradient(state.params, tokens, positions, targets, key=key)
         updates, optim = update.update(gradients, state.optim, state.params)
+        # Else weights that are lost would be saved before the next step's loss told.
+        nll = jnp.where(jnp.isfinite(optax.tree.norm(updates)), nll, jnp.nan)
         params = cast(Params, optax.apply_updates(state.params, updates))
         average = state.average and optax.incremental_update(params, state.average, 1 - config.optim.average)
         return State(state.step + 1, params, optim, cast(Params, average)), nll

@@ -125,6 +125,11 @@ def manifest_of(path: Path) -> dict[str, Any]:
     return json.loads(path.with_suffix(".json").read_text())
 
 
+def manifests(store: Path) -> list[dict[str, Any]]:
+    """The manifests of all that was prepared in the folder `store`, by name."""
+    return [json.loads(path.read_text()) for path in sorted(store.glob("*.json"))]
+
+
 def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """What `work` makes of each item, in the order of the items, by all workers, at most `AHEAD` of them at a time."""
     waiting: deque[Future[Result]] = deque()
