@@ -8,7 +8,6 @@ Run from the checkout, in the project's environment: python -m benchmarks.exampl
 """
 
 import argparse
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from benchmarks.contest import positive, say
 from benchmarks.report import table
 from benchmarks.takes import continued
-from perceiver_ar.checkpoint import WEIGHTS, Pretrained, load
+from perceiver_ar.checkpoint import Pretrained, load, weights_sha256
 from perceiver_ar.codecs.midi import continuation_bytes, read_midi
 from perceiver_ar.continuation import Request, keep_compiled_programs, prime
 from perceiver_ar.registry import DEFAULT, asset, resolve
@@ -64,7 +63,7 @@ def write(model: Pretrained, folder: Path, output: Path, count: int, seconds: fl
         say(f"{name}: {about['notes_per_second']} notes a second, {about['nll']} nats a token")
     index = {
         "model": model.name,
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "weights_sha256": weights_sha256(folder),
         "sampling": asdict(Request().sampling()),
         "examples": entries,
     }

@@ -1,5 +1,6 @@
 """A trained model as a folder: config.json, codec.json, weights.safetensors and README.md, its model card."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,7 @@ from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
-from perceiver_ar.registry import DEFAULT, resolve
+from perceiver_ar.registry import DEFAULT, resolve, weights_hash
 
 CONFIG, CODEC, WEIGHTS, CARD = "config.json", "codec.json", "weights.safetensors", "README.md"
 
@@ -61,7 +62,8 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
 
     Raises:
         FileNotFoundError: no such model.
-        CheckpointError: a file of the folder is missing or damaged, or the files do not fit each other.
+        CheckpointError: a file of the folder is missing or damaged, or the files do not fit each other; the weights of
+            a shipped model are not those it was shipped with.
     """
     folder = resolve(name_or_path)
     codec = read_codec(folder)
@@ -71,6 +73,8 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
             f"{folder}: the codec has {codec.vocab_size} tokens, the model {config.vocab_size}"
         )
     try:
+        if (expected := weights_hash(folder)) and weights_sha256(folder) != expected:
+            raise ValueError("its SHA-256 is not the shipped one")
         model = from_params(config, _nested(load_file(folder / WEIGHTS)), unrolled=True)
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
@@ -80,6 +84,12 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
     return Pretrained(
         folder.name, config, codec, model, card.read_text(encoding="utf-8") if card.is_file() else ""
     )
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of a model's weights, in hexadecimal."""
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_config(folder: Path) -> ModelConfig:

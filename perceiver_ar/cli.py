@@ -224,6 +224,7 @@ def _models(options: argparse.Namespace) -> int:
                 "description": model.description,
                 "context": model.context,
                 "licence": model.licence,
+                "sha256": model.sha256,
                 "bytes": sum(path.stat().st_size for path in folder.iterdir()),
                 "folder": str(folder),
             }

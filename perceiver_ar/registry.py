@@ -18,6 +18,8 @@ class Shipped:
     licence: str
     context: int
     """Tokens of context."""
+    sha256: str
+    """Of its weights' file."""
     default: bool = False
 
 
@@ -27,6 +29,7 @@ MODELS = (
         "expressive piano performances, trained on MAESTRO and ASAP",
         "CC BY-NC-SA 4.0",
         16_384,
+        "be05351357591806a585717a3de356f39d0f61cad9aa2db04001da987f014b15",
         default=True,
     ),
 )
@@ -43,6 +46,11 @@ def asset(*parts: str) -> Path:
         if (path := root.joinpath(*parts)).exists():
             return path
     raise FileNotFoundError(f"{'/'.join(parts)} is not part of this installation: install perceiver-ar again")
+
+
+def weights_hash(folder: Path) -> str | None:
+    """What the SHA-256 of the weights in a shipped model's folder must be; None of any other folder."""
+    return next((model.sha256 for model in MODELS if folder in [root / model.name for root in ROOTS]), None)
 
 
 def user_cache(*parts: str) -> Path:

@@ -12,7 +12,8 @@ import midi_builder as build
 import pytest
 from midi_builder import BAD, GOOD, SCALE
 
-from perceiver_ar import cli
+from perceiver_ar import cli, registry
+from perceiver_ar.checkpoint import CheckpointError, load, read_config, weights_sha256
 from perceiver_ar.codecs.midi import read_midi
 from perceiver_ar.config import FIRST_DATA
 
@@ -180,8 +181,21 @@ def test_models_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["models"]) == 0
     assert "piano (default)" in capsys.readouterr().out
     assert cli.main(["models", "--json"]) == 0
-    (piano,) = json.loads(capsys.readouterr().out)
+    piano, small = json.loads(capsys.readouterr().out)
     assert piano["name"] == "piano" and piano["bytes"] > 1_000_000
+    assert small["name"] == "piano-small" and small["bytes"] < 4_000_000
+    for model in (piano, small):
+        assert model["sha256"] == weights_sha256(Path(model["folder"]))
+        assert model["context"] == read_config(Path(model["folder"])).context
+
+
+def test_shipped_weights_that_were_changed_are_refused(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(small_model, tmp_path / "piano")
+    monkeypatch.setattr(registry, "ROOTS", (tmp_path,))
+    with pytest.raises(CheckpointError, match="SHA-256 is not the shipped one"):
+        load("piano")
 
 
 @pytest.mark.parametrize("name", GOOD)
