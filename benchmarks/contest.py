@@ -219,6 +219,11 @@ def pin(cores: Sequence[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
+def use_huge_pages() -> None:
+    """Let workers that train allocate in huge pages, as `python -m training` does, the peers' too."""
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+
+
 def set_up_peers() -> None:
     """Make the peers' environment, unless it was made from the same pins."""
     pins = (Path(__file__).parent / "peers.txt").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The project itself as a contestant, run by `generate.py` and `train_step.py`."""
+"""The project itself as a contestant, run by `generate.py`, `train_step.py` and `learning.py`."""
 
 import threading
 import time
@@ -18,13 +18,15 @@ from perceiver_ar.model import PerceiverAR, from_params, to_params
 from training import devices
 from training.config import OptimConfig, Stage, TrainConfig
 from training.data.copy_task import CopyTask
-from training.data.crops import Crop, batch_of
-from training.step import make_step, new_state
+from training.data.crops import Batch, Crop, batch_of
+from training.step import make_score, make_step, new_state
 
 
 def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
-    """What measures a task of `generate.py` (it has `takes`) or of `train_step.py` (it has a `dtype`)."""
+    """What measures a task of `generate.py` (it has `takes`), `learning.py` (`windows`) or `train_step.py`."""
     shape = Shape(**task["shape"])
+    if "windows" in task:
+        return learning(config_of(shape, task["dtype"]), shape, task)
     if "takes" in task:
         return generation(shape, task["takes"], task["tokens"], task["chunk"])
     return training(config_of(shape, task["dtype"], task["remat"]), shape, task["steps"])
@@ -121,6 +123,38 @@ def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measu
         seconds = (time.perf_counter() - begin) / steps
         assert np.isfinite(nll), "the loss is not finite"
         return {"rate": shape.batch * shape.latents / seconds, "step": seconds}
+
+    return measure
+
+
+def learning(model: ModelConfig, shape: Shape, task: dict[str, Any]) -> Callable[[], Measurement]:
+    """The next steps on a run's windows: mean loss, NLL of held-out windows behind them, latents a second."""
+    stage, domain = Stage(1.0, shape.context, shape.batch), CopyTask(symbols=shape.vocab - FIRST_DATA)
+    optim = OptimConfig(rate=task["rate"], warmup=task["warmup"], z_loss=0.0)
+    config = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=optim)
+    mesh = devices.mesh()
+    step, state, nll = make_step(config, mesh), new_state(config), make_score(model)
+
+    def batch(windows: np.ndarray) -> Batch:
+        crops = [Crop(window.astype(np.int32), shape.latents) for window in windows]
+        return batch_of(crops, domain.codec, shape.context, shape.latents)
+
+    steps = (batch(windows) for windows in np.load(task["windows"]))
+    held_out = batch(np.load(task["held_out"]))
+
+    def measure() -> Measurement:
+        nonlocal state
+        begin, losses = time.perf_counter(), []
+        for _ in range(task["steps"]):
+            state, loss = step(state, *devices.spread(next(steps), mesh))
+            losses.append(float(loss))
+        seconds = time.perf_counter() - begin
+        found = nll(state.params, *held_out)[0]
+        return {
+            "loss": float(np.mean(losses)),
+            "validation": float(found.mean()),
+            "rate": task["steps"] * shape.batch * shape.latents / seconds,
+        }
 
     return measure
 

@@ -9,10 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from perceiver_ar_pytorch import PerceiverAR
 from perceiver_ar_pytorch.autoregressive_wrapper import AutoregressiveWrapper
+from torch import Tensor
+from torch.nn import Module
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
 from benchmarks.contest import Measurement, Shape, serve
@@ -21,10 +26,12 @@ FIRST_DATA = 3
 
 
 def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
-    """What measures a task of `generate.py` (it has `tokens`) or of `train_step.py` (it has `steps`)."""
+    """What measures a task of `generate.py` (it has `tokens`), `learning.py` (`windows`) or `train_step.py`."""
     torch.set_num_threads(task["threads"])
     torch.manual_seed(0)
     shape = Shape(**task["shape"])
+    if "windows" in task:
+        return learning(shape, task)
     if "steps" in task:
         return training(shape, task["peer"], task["steps"])
     if task["peer"] == "gpt2":
@@ -113,6 +120,20 @@ def perceiver_generation(shape: Shape, count: int) -> Callable[[], Measurement]:
     return measure
 
 
+def student(shape: Shape, peer: str) -> tuple[Module, Callable[[Tensor, Tensor], Tensor]]:
+    """A peer to train, and its mean NLL of the targets: GPT-2's of all tokens, the other's of its latents."""
+    model = gpt2(shape) if peer == "gpt2" else perceiver(shape, shape.context - shape.latents)
+    model.train()
+
+    def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+        if peer == "gpt2":
+            logits = model(inputs, use_cache=False).logits
+            return cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return model(inputs, labels=targets)
+
+    return model, loss
+
+
 def training(shape: Shape, peer: str, steps: int) -> Callable[[], Measurement]:
     """Latents a second and seconds a step: forward, backward and Adam on one random batch.
 
@@ -120,26 +141,66 @@ def training(shape: Shape, peer: str, steps: int) -> Callable[[], Measurement]:
     """
     tokens = random_tokens(shape, shape.batch, shape.context + 1)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    model = gpt2(shape) if peer == "gpt2" else perceiver(shape, shape.context - shape.latents)
-    model.train()
+    model, loss = student(shape, peer)
     adam = torch.optim.Adam(model.parameters(), lr=3e-4)
-
-    def loss() -> torch.Tensor:
-        if peer == "gpt2":
-            logits = model(inputs, use_cache=False).logits
-            return cross_entropy(logits.flatten(0, 1), targets.flatten())
-        return model(inputs, labels=targets)
 
     def measure() -> Measurement:
         begin = time.perf_counter()
         for _ in range(steps):
             adam.zero_grad()
-            value = loss()
+            value = loss(inputs, targets)
             value.backward()
             adam.step()
         seconds = (time.perf_counter() - begin) / steps
         assert torch.isfinite(value), "the loss is not finite"
         return {"rate": shape.batch * shape.latents / seconds, "step": seconds}
+
+    return measure
+
+
+def learning(shape: Shape, task: dict[str, Any]) -> Callable[[], Measurement]:
+    """The next steps on a run's windows: mean loss, NLL of held-out windows behind them, latents a second.
+
+    Both NLLs are of the last `latents` of each window, which is what all contestants predict; GPT-2 learns from the
+    rest as well.
+    """
+    model, loss = student(shape, task["peer"])
+    adam = torch.optim.Adam(model.parameters(), lr=task["rate"])
+    rate = LambdaLR(adam, lambda step: min(step / task["warmup"], 1.0))
+    steps = iter(torch.from_numpy(np.load(task["windows"]).astype(np.int64)))
+    held_out = torch.from_numpy(np.load(task["held_out"]).astype(np.int64))
+
+    def last(windows: Tensor) -> float:
+        inputs, targets = windows[:, :-1], windows[:, 1:]
+        if task["peer"] != "gpt2":
+            return float(loss(inputs, targets))
+        logits = model(inputs, use_cache=False).logits[:, -shape.latents :]
+        return float(cross_entropy(logits.flatten(0, 1), targets[:, -shape.latents :].flatten()))
+
+    def measure() -> Measurement:
+        seconds, losses = 0.0, []
+        for _ in range(task["steps"]):
+            windows = next(steps)
+            if task["peer"] == "gpt2":
+                with torch.inference_mode():
+                    losses.append(last(windows))
+            begin = time.perf_counter()
+            adam.zero_grad()
+            value = loss(windows[:, :-1], windows[:, 1:])
+            value.backward()
+            clip_grad_norm_(model.parameters(), 1.0)
+            adam.step()
+            rate.step()
+            seconds += time.perf_counter() - begin
+            if task["peer"] != "gpt2":
+                losses.append(float(value))
+        with torch.inference_mode():
+            found = sum(map(last, held_out.split(shape.batch))) / len(held_out.split(shape.batch))
+        return {
+            "loss": sum(losses) / len(losses),
+            "validation": found,
+            "rate": task["steps"] * shape.batch * shape.latents / seconds,
+        }
 
     return measure
 

@@ -16,6 +16,7 @@ from benchmarks.contest import (
     positive,
     set_up_peers,
     task_of,
+    use_huge_pages,
 )
 from benchmarks.report import heading, spread, table
 
@@ -65,9 +66,7 @@ def main() -> None:
         options.steps = 1
     if any(not name.startswith("ours") for name in options.contestants):
         set_up_peers()
-    os.environ.setdefault(
-        "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-    )  # as `python -m training` does; for the peers too
+    use_huge_pages()
     rows, everything = [], []
     for shape in options.shapes:
         results = hold(contestants(shape, options), options.rounds, shape.name)
