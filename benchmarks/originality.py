@@ -8,8 +8,7 @@ The search is exact. Windows of one more note get their numbers from those of th
 behind, and only places of the training set whose window is also one of the continuations' are kept (after Karp, Miller
 & Rosenberg 1972). No hashes, nothing to verify; 7 million notes take seconds and a few hundred MB.
 
-Run from the checkout, in the project's environment:
-python -m benchmarks.originality --data maestro-v3.0.0-midi.zip asap-extra.zip
+`benchmarks.playing --originality` prints it for the takes that it makes.
 """
 
 from collections.abc import Sequence
@@ -17,13 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.report import table
-from benchmarks.takes import RECOMMENDED, Cut, cuts, parser, setting, takes
-from perceiver_ar.checkpoint import load
-from perceiver_ar.codecs.music import PITCHES, MusicCodec
-from perceiver_ar.continuation import keep_compiled_programs
-from perceiver_ar.registry import user_cache
+from benchmarks.takes import Cut
+from perceiver_ar.codecs.music import PITCHES, MusicCodec, Note
 from training.data.domain import Pieces
-from training.data.music import Music
 
 NOTABLE = 20
 """Notes in a row beyond which a run is counted."""
@@ -94,23 +89,16 @@ def row(name: str, runs: np.ndarray) -> list[str]:
     return [name, f"{middle:.0f}", f"{high:.0f}", f"{runs.max()}", f"{(runs > NOTABLE).mean():.0%}"]
 
 
-def main() -> None:
-    """Generate, search, and print one table."""
-    made = parser(__doc__, pieces=100)
-    made.add_argument(
-        "--setting", type=setting, default=RECOMMENDED, help="temperature,top-p,min-p (%(default)s)"
-    )
-    options = made.parse_args()
-    keep_compiled_programs()
-    model, store = load(options.model), user_cache("tokens")
-    held_out = Music().load(tuple(options.data[:1]), "validation", store)
-    chosen = cuts(model.music, held_out, options.pieces, options.primer, options.seconds)
-    corpus = training_pitches(model.music, Music().load(tuple(options.data), "train", store))
-    own = [
-        np.array([note.pitch for note in take.notes], np.int32)
-        for take in takes(model, chosen, options.setting, options)
-    ]
-    real = [same_notes(model.music, cut, len(one)) for cut, one in zip(chosen, own, strict=True)]
+def originality(
+    codec: MusicCodec, chosen: Sequence[Cut], made: Sequence[Sequence[Note]], corpus: Sequence[np.ndarray]
+) -> str:
+    """A table of the longest runs of the continuations `made` from the cuts, and of as many of the pianists' notes.
+
+    Args:
+        corpus: `training_pitches` of what the model was trained on.
+    """
+    own = [np.array([note.pitch for note in notes], np.int32) for notes in made]
+    real = [same_notes(codec, cut, len(one)) for cut, one in zip(chosen, own, strict=True)]
     runs = longest_runs(corpus, own + real)
     moved = 1 + longest_runs([intervals(line) for line in corpus], [intervals(line) for line in own + real])
     rows = [
@@ -126,12 +114,7 @@ def main() -> None:
         "most",
         f"over {NOTABLE}",
     ]
-    print(table(header, rows), end="\n\n")
-    print(
-        f"{len(own)} takes of {options.seconds:g} s, {sum(map(len, own)):,} notes, and as many notes of the pianists; "
+    return (
+        f"{table(header, rows)}\n\n{len(own)} takes, {sum(map(len, own)):,} notes, and as many notes of the pianists; "
         f"{sum(map(len, corpus)):,} notes in {len(corpus):,} training performances."
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.originality import originality, training_pitches
 from benchmarks.report import table
 from benchmarks.takes import RECOMMENDED, cuts, named, parser, played, setting, takes
 from perceiver_ar.checkpoint import load
@@ -187,10 +188,15 @@ def main() -> None:
         default=[setting(one) for one in ("1,1,0", "1,0.98,0", "1,0.95,0", "1,1,0.02", "0.95,1,0.02")],
         help=f"temperature,top-p,min-p, any number of them; {RECOMMENDED} is recommended now",
     )
+    made.add_argument(
+        "--originality",
+        action="store_true",
+        help="look each setting's takes up in the train splits of all --data (benchmarks/originality.py)",
+    )
     options = made.parse_args()
     keep_compiled_programs()
-    seconds, model = options.seconds, load(options.model)
-    pieces = Music().load(tuple(options.data[:1]), "validation", user_cache("tokens"))
+    seconds, model, store = options.seconds, load(options.model), user_cache("tokens")
+    pieces = Music().load(tuple(options.data[:1]), "validation", store)
     chosen = cuts(model.music, pieces, options.pieces, options.primer, seconds)
     pianist = heard([played(model.music, cut.primer, cut.rest, seconds) for cut in chosen], seconds)
     earlier = [
@@ -198,9 +204,15 @@ def main() -> None:
         for cut in chosen
     ]
     rows = [row("the pianist", pianist, None), row("just before the cut", heard(earlier, seconds), pianist)]
+    corpus = []
+    if options.originality:
+        corpus = training_pitches(model.music, Music().load(tuple(options.data), "train", store))
+    shared = []
     for sampling in options.settings:
-        found = heard([take.notes for take in takes(model, chosen, sampling, options)], seconds)
-        rows.append(row(named(sampling), found, pianist))
+        notes = [take.notes for take in takes(model, chosen, sampling, options)]
+        rows.append(row(named(sampling), heard(notes, seconds), pianist))
+        if corpus:
+            shared.append(f"{named(sampling)}\n\n{originality(model.music, chosen, notes, corpus)}")
     counts = ["silent", "stuck", f"silence over {SILENCE:g} s"]
     print(
         table(["temperature, top-p, min-p", "shared area", *counts, "onset gaps", *FEATURES], rows),
@@ -210,6 +222,8 @@ def main() -> None:
         f"{len(chosen)} takes of {seconds:g} s: how many fell silent, got stuck, or have a silence; what the histogram "
         "of all onset gaps shares with the pianist's; means over the takes and (the area shared with the pianist)."
     )
+    for text in shared:
+        print(f"\n{text}")
 
 
 if __name__ == "__main__":

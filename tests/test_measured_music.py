@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import examples, long_context, originality, playing
+from benchmarks import examples, long_context, playing
 from benchmarks.playing import (
     FEATURES,
     STUCK,
@@ -175,12 +175,15 @@ def test_windows_of_all_contexts_are_the_same_and_long_enough() -> None:
     assert long_context.difference(np.array([2.0, 4.0]), np.array([1.0, 1.0])) == "+2.0000 ± 1.0000"
 
 
+TWO_TAKES = ["--seconds", "3", "--primer", "40", "--pieces", "2"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "more", "rows"),
     [
-        (playing, ["--seconds", "3", "--primer", "40", "--pieces", "2", "--settings", "1,1,0", "1,0.9,0"], 4),
-        (originality, ["--seconds", "3", "--primer", "40", "--pieces", "2"], 4),
+        (playing, [*TWO_TAKES, "--settings", "1,1,0", "1,0.9,0"], 4),
+        (playing, [*TWO_TAKES, "--settings", "1,1,0", "--originality"], 3 + 4),
         (
             long_context,
             [
