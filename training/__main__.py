@@ -44,7 +44,7 @@ class Evaluate:
     model: Annotated[str, tyro.conf.Positional]
     """A shipped model's name, or the folder of one."""
     data: tuple[Path, ...] = ()
-    """Archives or folders; none for data that are made as they are needed."""
+    """Archives, folders or `hf:NAME`; none for data that are made as they are needed."""
     split: str = "validation"
     context: int | None = None
     """Tokens a window shows; default: the model's."""
