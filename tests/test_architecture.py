@@ -43,10 +43,13 @@ OWNERS = {
     "note_seq": ("perceiver_ar.codecs",),
     "pretty_midi": ("perceiver_ar.codecs",),
     "sentencepiece": ("perceiver_ar.codecs.text", "training.data.text"),
+    "apache_beam": ("training.data.beam",),
+    "datasets": ("training.data.hub",),
+    "fsspec": ("training.data.hub",),
 }
 """The only places that may import a package."""
 
-OPTIONAL = {"sentencepiece", "wandb"}
+OPTIONAL = {"apache_beam", "datasets", "fsspec", "sentencepiece", "wandb"}
 """Packages that an installation may lack: whoever needs one gets a sentence that says so."""
 
 LAZY = {"note_seq", "pretty_midi"} | OPTIONAL

@@ -24,7 +24,7 @@ from training.config import OptimConfig, Paths, Stage
 from training.data.audio import Audio
 from training.data.crops import training_batch
 from training.data.domain import Pieces, domain_from_dict
-from training.data.store import read_pieces, save_pieces
+from training.data.store import framed, read_pieces, save_pieces
 from training.loop import train
 from training.metrics import read_metrics
 from training.presets import maestro_audio
@@ -144,7 +144,7 @@ def test_more_tokens_than_two_bytes_hold(tmp_path: Path) -> None:
     for codebooks, dtype in ((44, np.uint16), (65, np.uint32)):
         codec = AudioCodec(codebooks)
         codes = [np.full((1, codebooks), code) for code in (0, 1023)]
-        save_pieces(tmp_path / "pieces.npy", map(codec.encode, codes), codec.vocab_size)
+        save_pieces(tmp_path / "pieces.npy", (framed(codec.encode(one), codec.vocab_size) for one in codes))
         found = read_pieces(tmp_path / "pieces.npy")
         assert found.tokens.dtype == dtype
         assert [codec.decode(found[n]).tolist() for n in range(2)] == [one.tolist() for one in codes]

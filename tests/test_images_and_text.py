@@ -22,7 +22,7 @@ from training.config import OptimConfig, Paths, Stage
 from training.data.crops import training_batch
 from training.data.domain import Pieces, Sample
 from training.data.images import Images
-from training.data.store import split_of
+from training.data.splits import split_of
 from training.data.text import Text
 from training.loop import train
 from training.metrics import read_metrics

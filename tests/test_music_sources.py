@@ -119,9 +119,9 @@ def test_what_cannot_be_read_is_counted_and_left_out(
     manifest = json.loads(next(store.glob("*.json")).read_text())
     assert (manifest["pieces"], manifest["skipped"]) == (3, 4)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert line.startswith("4 of 7 MIDI files") and "train/empty.mid" in line
+    assert line.startswith("4 of 7 files") and "train/empty.mid" in line
     only = folder(tmp_path / "only", {"train/a.mid": b"MThd"})
-    with pytest.raises(ValueError, match="none of the MIDI files"):
+    with pytest.raises(ValueError, match="none of the files"):
         Music().load((only,), "train", store)
 
 
@@ -149,7 +149,7 @@ def test_many_files_are_encoded_by_processes(tmp_path: Path, monkeypatch: pytest
     files = {f"{split}/{number}.mid": scale(3 + number) for split in SPLITS for number in range(3)}
     source = folder(tmp_path / "music", files)
     alone = Music().load((source,), "train", tmp_path / "alone")
-    monkeypatch.setattr("training.data.music.FEW", 2)
+    monkeypatch.setattr("training.data.sources.TOGETHER", 2)
     shared = Music().load((source,), "train", tmp_path / "shared")
     assert notes_of(shared) == [3, 4, 5]
     assert np.array_equal(alone.tokens, shared.tokens)

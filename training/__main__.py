@@ -1,4 +1,4 @@
-"""`python -m training PRESET | evaluate | export | vocabulary | curves`: train, measure, ship, draw."""
+"""`python -m training PRESET | evaluate | export | vocabulary | curves | prepare`: train, measure, ship, draw."""
 
 import importlib
 import json
@@ -20,7 +20,9 @@ from training import cost, presets
 from training.card import model_card
 from training.config import Paths, TrainConfig
 from training.curves import draw
-from training.data.domain import Pieces, domain_class
+from training.data.beam import LOCAL, by_beam
+from training.data.domain import Domain, Pieces, domain_class
+from training.data.store import prepare
 from training.data.text import learn_subwords, train_lines
 from training.devices import Cluster, mesh
 from training.evaluate import baselines, evaluate
@@ -31,6 +33,8 @@ from training.state import Checkpoints, read_config
 UNNAMED = tyro.conf.arg(name="")
 ALONE = Cluster()
 TUNABLES = "GLIBC_TUNABLES"
+PREPARE = "prepare"
+PRESETS = [module.name for module in pkgutil.iter_modules(presets.__path__)]
 TINY = "--tiny"
 """Chooses a preset's value that trains on a CPU in minutes."""
 
@@ -42,7 +46,7 @@ class Evaluate:
     model: Annotated[str, tyro.conf.Positional]
     """A shipped model's name, or the folder of one."""
     data: tuple[Path, ...] = ()
-    """Archives or folders; none for data that are made as they are needed."""
+    """Archives, folders or `hf:NAME`; none for data that are made as they are needed."""
     split: str = "validation"
     context: int | None = None
     """Tokens a window shows; default: the model's."""
@@ -102,6 +106,20 @@ class Curves:
     """The file to write."""
 
 
+@dataclass(frozen=True)
+class Prepare:
+    """The token files of a run, made ahead of it by Apache Beam; what stands behind `--` goes to Beam."""
+
+    workdir: Path
+    """Of the run, which finds them there."""
+    data: tuple[Path, ...]
+    """As of the run."""
+    split: tuple[str, ...] = ("train", "validation")
+    """Which to make: `train` of all sources, any other of the first one, as a run reads them."""
+    runner: str = LOCAL
+    """One of Beam's by its name, such as FlinkRunner; by default a process for each core of this machine."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
     logging.getLogger("absl").setLevel(
@@ -109,38 +127,17 @@ def main(arguments: list[str] | None = None) -> int:
     )  # by which orbax shows the stack of what is said below
     arguments = sys.argv[1:] if arguments is None else arguments
     first, rest = "".join(arguments[:1]), arguments[1:]
-    names = [module.name for module in pkgutil.iter_modules(presets.__path__)]
     prog = f"python -m training {first}"
     try:
-        if first in names:
-            values = importlib.import_module(f"training.presets.{first}")
-            preset: TrainConfig = values.TINY if TINY in rest else values.PRESET
-            rest = [argument for argument in rest if argument != TINY]
-            usual = Paths(Path("runs", first))
-
-            def run(
-                paths: Annotated[Paths, UNNAMED] = usual,
-                config: Annotated[TrainConfig, UNNAMED] = preset,
-                cluster: Cluster = ALONE,
-                dry_run: bool = False,
-            ) -> None:
-                """Train.
-
-                Args:
-                    dry_run: print parameters, memory, FLOPs a step and the resolved config, and train nothing.
-                """
-                cluster.join()
-                if dry_run:
-                    print(json.dumps(cost.dry_run(config), indent=1))
-                else:
-                    train(config, paths)
-
-            tyro.cli(run, args=rest, prog=prog)
+        if first in PRESETS:
+            _train(first, rest, prog)
         elif first in COMMANDS:
             kind, command = COMMANDS[first]
             command(tyro.cli(kind, args=rest, prog=prog))
+        elif first == PREPARE:
+            _prepare("".join(rest[:1]), rest[1:], prog)
         else:
-            commands = ",".join([*names, *COMMANDS])
+            commands = ",".join([*PRESETS, *COMMANDS, PREPARE])
             print(f"usage: python -m training {{{commands}}} [{TINY}] [--help]", file=sys.stderr)
             return 2
     except (ValueError, OSError, Diverged) as error:
@@ -150,6 +147,53 @@ def main(arguments: list[str] | None = None) -> int:
         print(str(stopped) or "stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _train(name: str, arguments: list[str], prog: str) -> None:
+    preset, rest = _preset(name, arguments)
+    usual = Paths(Path("runs", name))
+
+    def run(
+        paths: Annotated[Paths, UNNAMED] = usual,
+        config: Annotated[TrainConfig, UNNAMED] = preset,
+        cluster: Cluster = ALONE,
+        dry_run: bool = False,
+    ) -> None:
+        """Train.
+
+        Args:
+            dry_run: print parameters, memory, FLOPs a step and the resolved config, and train nothing.
+        """
+        cluster.join()
+        if dry_run:
+            print(json.dumps(cost.dry_run(config), indent=1))
+        else:
+            train(config, paths)
+
+    tyro.cli(run, args=rest, prog=prog)
+
+
+def _prepare(name: str, arguments: list[str], prog: str) -> None:
+    if name not in PRESETS:
+        raise ValueError(f"say what to prepare data for: {prog} PRESET, one of {', '.join(PRESETS)}")
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    preset, rest = _preset(name, arguments[:end])
+
+    def run(options: Annotated[Prepare, UNNAMED], domain: Domain = preset.domain) -> None:
+        by = by_beam(options.runner, arguments[end + 1 :])
+        for split in options.split:
+            for source in options.data if split == "train" else options.data[:1]:
+                path = prepare(domain.recipe(source, split), options.workdir / "data", by)
+                print(f"wrote {path}", file=sys.stderr)
+
+    tyro.cli(run, args=rest, prog=f"{prog} {name}", description=Prepare.__doc__)
+
+
+def _preset(name: str, arguments: list[str]) -> tuple[TrainConfig, list[str]]:
+    """A preset's value, and the arguments without the one that chooses it."""
+    values = importlib.import_module(f"training.presets.{name}")
+    rest = [argument for argument in arguments if argument != TINY]
+    return values.TINY if len(rest) < len(arguments) else values.PRESET, rest
 
 
 def _evaluate(options: Evaluate) -> None:

@@ -122,7 +122,7 @@ class Paths:
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
     data: tuple[Path, ...] = ()
-    """Archives or folders; the first one's validation split is the run's. None for data made as they are needed."""
+    """Archives, folders or `hf:NAME`; the first one's validation split is the run's. None for data made when needed."""
     init: Path | None = None
     """Folder of a model whose weights a new run begins with."""
     wandb: str | None = None

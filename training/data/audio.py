@@ -1,19 +1,19 @@
 """Audio: archives of residual-VQ codes as token files, or made-up codes where there are none."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from perceiver_ar.codecs.audio import AudioCodec
 from perceiver_ar.codecs.base import Codec
 from training.data.domain import Domain, Pieces, Sequences
 from training.data.made import Made
-from training.data.store import contents, names_of_split, prepared, read_pieces, save_pieces
+from training.data.sources import names_of_split
+from training.data.store import Notes, Recipe, framed, prepare, read_pieces
 
 STATES = 8
 """Codes of a codebook that are made up: few, so that a small model finds out how they follow each other."""
@@ -56,21 +56,18 @@ class Audio(Domain):
 
     def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Sequences:
         if sources:
-            return Pieces.join([self._load_source(source, split, store) for source in sources])
+            return Pieces.join(
+                [read_pieces(prepare(self.recipe(source, split), store)) for source in sources]
+            )
         print(f"no --data: the {split} split is made up, to try things out with", file=sys.stderr)
         return Made(self._made_up, self.frames * self.codebooks, split)
 
-    def _load_source(self, source: Path, split: str, store: Path) -> Pieces:
+    def recipe(self, source: Path, split: str) -> Recipe:
         names = names_of_split(source, split, (".npy",))
+        return Recipe(source, split, names, {"files": names, "codec": self.codec.to_dict()}, self._encode)
 
-        def make(path: Path) -> dict[str, int]:
-            title, console = f"{source.stem} {split}", Console(stderr=True)
-            files = track(contents(source, names), title, len(names), console=console)
-            documents = (self._tokens(*one) for one in zip(names, files, strict=True))
-            return save_pieces(path, documents, self.codec.vocab_size)
-
-        facts = {"files": names, "codec": self.codec.to_dict()}
-        return read_pieces(prepared(store, source, split, facts, make, ".npy"))
+    def _encode(self, files: Iterator[tuple[str, bytes]], notes: Notes) -> Iterator[np.ndarray]:
+        return (framed(self._tokens(*file), self.codec.vocab_size) for file in files)
 
     def _tokens(self, name: str, file: bytes) -> np.ndarray:
         try:

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from perceiver_ar.codecs.base import Codec
+
+if TYPE_CHECKING:
+    from training.data.store import Recipe
 
 
 class Sequences(Protocol):
@@ -97,6 +100,14 @@ class Domain(ABC):
         Raises:
             ValueError: a source that is missing, of another layout, or without the split.
         """
+
+    def recipe(self, source: Path, split: str) -> "Recipe":
+        """How `load` prepares a split of a source, so that it can be prepared elsewhere.
+
+        Raises:
+            ValueError: as `load`, or these data need no files.
+        """
+        raise ValueError("these data are made as they are needed: there is nothing to prepare")
 
     @classmethod
     def of(cls, codec: Codec, context: int) -> "Domain":

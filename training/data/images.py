@@ -1,26 +1,23 @@
 """Images: archives of JPEG or PNG files as one array of bytes."""
 
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.images import ImageCodec, Order
 from perceiver_ar.config import SOS
 from training.data.domain import Domain, Sample, Sequences, Unit
-from training.data.store import contents, names_of_split, prepared
+from training.data.sources import names_of_split
+from training.data.store import Notes, Recipe, in_order, prepare
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
-TOGETHER = 1024
-"""Images decoded before the next ones are read: what is held in memory."""
 
 
 class Pictures(NamedTuple):
@@ -71,35 +68,30 @@ class Images(Domain):
             raise ValueError(
                 "say where the images are: --data and a folder, a zip or a tar of JPEG or PNG files"
             )
-        return Pictures(self.codec, [self._load_source(source, split, store) for source in sources])
+        paths = [prepare(self.recipe(source, split), store) for source in sources]
+        return Pictures(self.codec, [np.load(path, mmap_mode="r") for path in paths])
 
-    def _load_source(self, source: Path, split: str, store: Path) -> np.ndarray:
-        names = names_of_split(source, split, SUFFIXES)
-
-        def make(path: Path) -> dict[str, int]:
-            out = np.lib.format.open_memmap(path, "w+", np.uint8, (len(names), *self.codec.shape))
-            starts = range(0, len(names), TOGETHER)
-            files = contents(source, names)
-            with ThreadPoolExecutor() as pool:
-                for start in track(starts, f"{source.stem} {split}", console=Console(stderr=True)):
-                    images = pool.map(pixels, islice(files, TOGETHER))
-                    for number, image in enumerate(images, start):
-                        self._check(names[number], image)
-                        out[number] = image
-            out.flush()
-            return {"images": len(names)}
-
+    def recipe(self, source: Path, split: str) -> Recipe:
+        names = names_of_split(source, split, SUFFIXES, "image")
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         facts = {"files": len(names), "names_sha256": digest, "shape": self.codec.shape}
-        return np.load(prepared(store, source, split, facts, make, ".npy"), mmap_mode="r")
+        return Recipe(source, split, names, facts, self._decode, "images")
 
-    def _check(self, name: str, image: np.ndarray) -> None:
+    def _decode(self, files: Iterator[tuple[str, bytes]], notes: Notes) -> Iterator[np.ndarray]:
+        """Bytes (1, height, width, 3) of each."""
+        with ThreadPoolExecutor() as pool:  # Pillow lets go of Python's lock
+            yield from in_order(pool, self._pixels, files)
+
+    def _pixels(self, file: tuple[str, bytes]) -> np.ndarray:
+        name, content = file
+        image = pixels(content)
         if image.shape != self.codec.shape:
             height, width, _ = image.shape
             raise ValueError(
                 f"{name} has {height} x {width} pixels, and this domain {self.height} x {self.width}: "
                 "resize the images, or set --domain.height and --domain.width"
             )
+        return image[None]
 
     @property
     def unit(self) -> Unit:

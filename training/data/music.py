@@ -3,29 +3,22 @@
 import csv
 import hashlib
 import io
-import multiprocessing
-import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from perceiver_ar.codecs.music import PITCHES, MusicCodec, import_note_seq
 from perceiver_ar.config import FIRST_DATA
 from training.data.domain import Domain, Pieces, Sample
-from training.data.store import contents, in_order, names_in, prepared, read_pieces, save_pieces, split_of
+from training.data.sources import contents, names_in
+from training.data.splits import split_of
+from training.data.store import Notes, Recipe, framed, prepare, read_pieces
 
 ONE_IN = 50
 """Of so many files without a split one is drawn for validation, and one to test."""
-
-FEW = 16
-"""Most files that are encoded without processes of their own, which take seconds to begin."""
 HEARD = 512
 """Tokens of a primer that are heard before a sample: about a quarter of a minute."""
 
@@ -55,7 +48,16 @@ class Music(Domain):
             raise ValueError(
                 "say where the performances are: --data and a folder, a zip or a tar of MIDI files"
             )
-        return Pieces.join([_load_source(source, split, store) for source in sources])
+        return Pieces.join([read_pieces(prepare(self.recipe(source, split), store)) for source in sources])
+
+    def recipe(self, source: Path, split: str) -> Recipe:
+        files = _files_of(source, split)
+        if not files:
+            raise ValueError(
+                f"{source} has no pieces in its {split!r} split: name a folder so, or list them as MAESTRO's csv does"
+            )
+        facts = {"files": list(files), "codec": self.codec.to_dict()}
+        return Recipe(source, split, list(files.values()), facts, _encode)
 
     def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The same music transposed, at another tempo and louder or softer, drawn evenly from what the fields allow."""
@@ -77,27 +79,6 @@ class Music(Domain):
             wav.write_bytes(wav_bytes(midi.read_bytes()))
             paths += [midi, wav]
         return paths
-
-
-def _load_source(source: Path, split: str, store: Path) -> Pieces:
-    files = _files_of(source, split)
-    if not files:
-        raise ValueError(
-            f"{source} has no pieces in its {split!r} split: name a folder so, or list them as MAESTRO's csv does"
-        )
-    codec = MusicCodec()
-
-    def make(path: Path) -> dict[str, int]:
-        skipped: list[str] = []
-        paths = list(files.values())
-        documents = _encode_all(source, paths, f"{source.stem} {split}", skipped)
-        counts = save_pieces(path, documents, codec.vocab_size)
-        if skipped:
-            print(f"{len(skipped)} of {len(files)} MIDI files left out, as {skipped[0]}", file=sys.stderr)
-        return counts | {"skipped": len(skipped)}
-
-    facts = {"files": list(files), "codec": codec.to_dict()}
-    return read_pieces(prepared(store, source, split, facts, make, ".npy"))
 
 
 def _files_of(source: Path, split: str) -> dict[str, str]:
@@ -155,27 +136,17 @@ def _drawn(paths: list[str]) -> dict[str, str]:
     return splits
 
 
-def _encode_all(source: Path, paths: list[str], title: str, skipped: list[str]) -> Iterator[np.ndarray]:
-    """Tokens of each performance; `skipped` gets the name of each that has none, and why."""
-    context = multiprocessing.get_context("spawn")
-    files, console = contents(source, paths), Console(stderr=True)
-    with ExitStack() as stack:
-        if len(paths) > FEW:
-            pool = stack.enter_context(ProcessPoolExecutor(mp_context=context))
-            encoded = in_order(pool, _encode, files)
+def _encode(files: Iterator[tuple[str, bytes]], notes: Notes) -> Iterator[np.ndarray]:
+    """The tokens of each performance; one that has none is left out."""
+    for name, file in files:
+        found = _performance(file)
+        if isinstance(found, str):
+            notes.left_out.append(f"{name}: {found}")
         else:
-            encoded = map(_encode, files)
-        encoded = track(encoded, f"Tokens of {title}", len(paths), console=console)
-        for path, found in zip(paths, encoded, strict=True):
-            if isinstance(found, str):
-                skipped.append(f"{path}: {found}")
-            else:
-                yield found
-    if len(skipped) == len(paths):
-        raise ValueError(f"none of the MIDI files of {title} can be read, as {skipped[0]}")
+            yield framed(found, MusicCodec().vocab_size)
 
 
-def _encode(file: bytes) -> np.ndarray | str:
+def _performance(file: bytes) -> np.ndarray | str:
     """Tokens of one performance, or why it has none."""
     import_note_seq()
     with tempfile.NamedTemporaryFile(suffix=".mid") as written:

@@ -1,127 +1,183 @@
-"""Archives of files, and what is made of them once, a few at a time, and kept beside a manifest."""
+"""What is made of sources once, in parts, by all cores or by Beam, and kept beside a manifest."""
 
 import hashlib
 import json
+import multiprocessing
 import os
-import re
-import tarfile
+import shutil
+import sys
 import tempfile
-import zipfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from perceiver_ar.config import EOS, SOS
+from training.data import sources
 from training.data.domain import Pieces
 
-ALIASES = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
-"""Words in the names of files and folders that mean a split, beside the splits' own names."""
 AHEAD = 128
-"""Files that are worked on, or done and waiting for their turn: what is held in memory."""
+"""Items that are worked on, or done and waiting for their turn: what is held in memory."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def names_in(source: Path) -> list[str]:
-    """Names of all files of a folder, a zip or a tar, relative to it, in order.
+class Part(NamedTuple):
+    """Some files of a source, and the file that they become."""
 
-    Raises:
-        ValueError: it is none of these.
-    """
-    if source.is_dir():
-        return sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            return sorted(name for name in archive.namelist() if not name.endswith("/"))
-    if source.is_file() and tarfile.is_tarfile(source):
-        with tarfile.open(source) as archive:
-            return sorted(member.name for member in archive if member.isfile())
-    raise ValueError(f"{source} is neither a folder nor a zip or tar: give the download, unpacked or not")
+    path: Path
+    names: list[str]
 
 
-def contents(source: Path, names: list[str]) -> Iterator[bytes]:
-    """What is in these files of a folder, a zip or a tar, in this order."""
-    if source.is_dir():
-        yield from ((source / name).read_bytes() for name in names)
-    elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            yield from (archive.read(name) for name in names)
-    else:
-        with tarfile.open(source) as archive:
-            for name in names:
-                file = archive.extractfile(name)
-                assert file is not None
-                yield file.read()
+@dataclass
+class Notes:
+    """What is said of a part, and of all parts together."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    left_out: list[str] = field(default_factory=list)
+    """A file that could not be used, and why, in a line each."""
 
 
-def split_of(name: str) -> str | None:
-    """The split that a file's name says it belongs to: by its outermost folder that names one, or by itself."""
-    for part in name.lower().split("/"):
-        for word in re.split(r"[^a-z]+", part):
-            if word in ALIASES or word in {"validation", "test"}:
-                return ALIASES.get(word, word)
-    return None
+Encode = Callable[[Iterator[tuple[str, bytes]], Notes], Iterable[np.ndarray]]
+"""The pieces of some files, given by name and content, each an array as it is kept (`framed` for tokens); notes down
+what else is to be known of them."""
+Make = Callable[[Part], None]
+Runner = Callable[[Make, list[Part], str], None]
+"""Makes parts, in any order and wherever it likes; the last argument names them for people."""
 
 
-def names_of_split(source: Path, split: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The files of a split that end in one of `suffixes` (lower case).
+@dataclass(frozen=True)
+class Recipe:
+    """How a split of a source becomes one file of pieces."""
 
-    Raises:
-        ValueError: there are none, or the source is neither a folder nor an archive.
-    """
-    names = [name for name in names_in(source) if name.lower().endswith(suffixes) and split_of(name) == split]
-    if not names:
-        raise ValueError(
-            f"{source} has no {' or '.join(suffixes)} files of its {split!r} split: name a folder or the files so"
-        )
-    return names
+    source: Path
+    split: str
+    names: list[str]
+    """Its files."""
+    facts: dict[str, Any]
+    """All that the pieces depend on beside the source, such as the codec and the names of the files."""
+    encode: Encode
+    """Can be pickled, since it is sent to other processes."""
+    unit: str = "tokens"
+    """What the first axis of a piece counts."""
 
 
-def prepared(
-    store: Path,
-    source: Path,
-    split: str,
-    facts: dict[str, Any],
-    make: Callable[[Path], dict[str, int]],
-    suffix: str,
-) -> Path:
-    """The file that `make` writes for a split of a source: made once, whole or not at all, with its manifest beside it.
+def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
+    """The file of a recipe in the folder `store`: made once, whole or not at all, with its manifest beside it.
+
+    It is made in parts, which are kept until all are there: after an interruption the same call makes the others.
 
     Args:
-        facts: all that the file depends on beside the source, such as the codec and the names of its files.
-        make: writes the file to a path and gives the counts for the manifest.
+        run: makes the parts; by default the processes of this machine do.
+
+    Raises:
+        ValueError: none of the files can be used.
     """
-    key = json.dumps([str(source.resolve()), source.stat().st_size, *facts.values()])
-    stem = f"{source.stem}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    path = store / f"{stem}{suffix}"
-    if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=store, suffix=suffix)
-        os.close(descriptor)
-        try:
-            counts = make(Path(unfinished))
-            # Before the file that it describes: where that one is, its manifest is too.
-            manifest = {"source": source.name, "split": split} | facts | counts
-            (store / f"{stem}.json").write_text(json.dumps(manifest, indent=1))
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+    source, split = recipe.source, recipe.split
+    key = json.dumps([*sources.identity(source), *recipe.facts.values()])
+    stem = f"{sources.label(source)}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    path, folder = store / f"{stem}.npy", store / f"{stem}.parts"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        groups = sources.parts_of(source, recipe.names)
+        parts = [Part(folder / f"{n:05}-of-{len(groups):05}.npy", names) for n, names in enumerate(groups)]
+        todo = [part for part in parts if not part.path.exists()]
+        (run or by_processes)(
+            partial(make_part, source, recipe.encode), todo, f"{sources.label(source)} {split}"
+        )
+        _join(recipe, [part.path for part in parts], path)
+        shutil.rmtree(folder, ignore_errors=True)
+    except FileNotFoundError:
+        if not path.exists():  # or else another process was quicker, and has cleared the parts away
+            raise
+    finally:
+        with suppress(OSError):  # there are parts, to go on with
+            folder.rmdir()
     return path
 
 
+def by_processes(make: Make, parts: list[Part], title: str) -> None:
+    """Make parts with all cores, and a bar that counts them; a single one in this process, which begins at once."""
+    bar = partial(track, description=f"Preparing {title}", total=len(parts), console=Console(stderr=True))
+    if len(parts) < 2:
+        deque(bar(map(make, parts)), maxlen=0)
+        return
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            deque(bar(in_order(pool, make, parts)), maxlen=0)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def make_part(source: Path, encode: Encode, part: Part) -> None:
+    """Write the pieces of a part's files, unless they are there, and its notes before them."""
+    if part.path.exists():
+        return
+    notes = Notes()
+    with _whole(part.path) as unfinished:
+        counts = save_pieces(unfinished, encode(sources.read(source, part.names), notes))
+        found = {"pieces": counts["pieces"], "counts": notes.counts, "left_out": notes.left_out}
+        part.path.with_suffix(".json").write_text(json.dumps(found))
+
+
+def _join(recipe: Recipe, paths: list[Path], path: Path) -> None:
+    """Write the file of all parts, one behind the other, and the manifest."""
+    notes = [json.loads(part.with_suffix(".json").read_text()) for part in paths]
+    full = [part for part, found in zip(paths, notes, strict=True) if found["pieces"]]
+    left_out = [line for found in notes for line in found["left_out"]]
+    if not full:
+        shutil.rmtree(path.with_suffix(".parts"))  # lest files that were mended are thought to be done
+        raise ValueError(
+            f"none of the files of {recipe.source} can be used, as {left_out[0]}"
+            if left_out
+            else f"the files of the {recipe.split!r} split of {recipe.source} are empty: there is nothing to learn from"
+        )
+    counts: Counter[str] = Counter()
+    for found in notes:
+        counts.update(found["counts"])
+    with _whole(path) as unfinished:
+        saved = save_pieces(unfinished, (piece for part in full for piece in _pieces_of(part)))
+        with unfinished.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        manifest = sources.origin(recipe.source, recipe.names) | {"split": recipe.split} | recipe.facts
+        manifest |= {
+            "pieces": saved["pieces"],
+            recipe.unit: saved["size"],
+            **counts,
+            "skipped": len(left_out),
+        }
+        # Before the file that it describes: where that one is, its manifest is too.
+        path.with_suffix(".json").write_text(json.dumps(manifest | {"sha256": digest}, indent=1))
+    if left_out:
+        print(f"{len(left_out)} of {len(recipe.names)} files left out, as {left_out[0]}", file=sys.stderr)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write, which gets its name when it is done."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def manifest_of(path: Path) -> dict[str, Any]:
-    """The manifest of a file that `prepared` gave: its source and split, the facts, and what `make` counted."""
+    """The manifest of a file that `prepare` gave: its source and split, the facts, the counts, and its hash."""
     return json.loads(path.with_suffix(".json").read_text())
 
 
@@ -141,35 +197,38 @@ def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Ite
         yield waiting.popleft().result()
 
 
-def save_pieces(path: Path, documents: Iterable[np.ndarray], vocab_size: int) -> dict[str, int]:
-    """Write documents as `Pieces`, each between SOS and EOS; the number of pieces and of tokens.
+def framed(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """A piece: tokens between SOS and EOS, in two bytes each if the vocabulary allows and in four if not."""
+    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    return np.concatenate([[SOS], tokens, [EOS]]).astype(dtype)
 
-    Documents are written as they come, so that one is in memory at a time. The file is an array in NumPy's format, all
-    tokens in two bytes each if the vocabulary allows and in four if not, and behind it a second one, the offsets.
 
-    Raises:
-        ValueError: there are no documents.
+def save_pieces(path: Path, pieces: Iterable[np.ndarray]) -> dict[str, int]:
+    """Write pieces end to end; their number, and their size along the first axis, which is all that they differ in.
+
+    They are written as they come, so that one is in memory at a time. The file is an array in NumPy's format, and
+    behind it a second one, the offsets.
     """
-    dtype = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
-    lengths = []
+    lengths, dtype, rest = [], np.dtype(np.uint16), ()
     with path.open("wb") as file:
-        _write_header(file, dtype, 0)
-        for document in documents:
-            file.write(np.concatenate([[SOS], document, [EOS]]).astype(dtype).tobytes())
-            lengths.append(len(document) + 2)
-        if not lengths:
-            raise ValueError("the files of the split are empty: there is nothing to learn from")
+        _write_header(file, dtype, (0,))
+        for piece in pieces:
+            if not lengths:
+                dtype, rest = piece.dtype, piece.shape[1:]
+                _write_header(file, dtype, (0, *rest))
+            file.write(piece.tobytes())
+            lengths.append(len(piece))
         offsets = np.cumsum([0, *lengths])
         np.save(file, offsets)
-        _write_header(file, dtype, int(offsets[-1]))
-    return {"pieces": len(lengths), "tokens": int(offsets[-1])}
+        _write_header(file, dtype, (int(offsets[-1]), *rest))
+    return {"pieces": len(lengths), "size": int(offsets[-1])}
 
 
-def _write_header(file: BinaryIO, dtype: np.dtype, size: int) -> None:
+def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     """At the file's beginning. NumPy leaves room in it, so that it is as long whatever the size."""
     file.seek(0)
-    shape = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (size,)}
-    np.lib.format.write_array_header_1_0(file, shape)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def read_pieces(path: Path) -> Pieces:
@@ -179,3 +238,8 @@ def read_pieces(path: Path) -> Pieces:
         file.seek(tokens.offset + tokens.nbytes)
         offsets = np.lib.format.read_array(file)
     return Pieces(tokens.view(np.ndarray), offsets)
+
+
+def _pieces_of(path: Path) -> Iterator[np.ndarray]:
+    pieces = read_pieces(path)
+    return (pieces[number] for number in range(len(pieces)))

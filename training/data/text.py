@@ -3,11 +3,10 @@
 import hashlib
 import re
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -18,15 +17,8 @@ from rich.progress import track
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.text import TextCodec
 from training.data.domain import Domain, Pieces, Sequences, Unit
-from training.data.store import (
-    contents,
-    in_order,
-    manifest_of,
-    names_of_split,
-    prepared,
-    read_pieces,
-    save_pieces,
-)
+from training.data.sources import label, names_of_split, read
+from training.data.store import Notes, Recipe, framed, in_order, manifest_of, prepare, read_pieces
 
 SUFFIXES = (".txt", ".tokens", ".raw")
 LINES, LONGEST = 200_000, 1_000
@@ -67,7 +59,13 @@ class Text(Domain):
         Raises:
             ValueError: there are none, or a file is not UTF-8.
         """
-        for name, file in _files(source, split):
+        yield from self._cut(read(source, self._names(source, split)))
+
+    def _names(self, source: Path, split: str) -> list[str]:
+        return names_of_split(source, split, SUFFIXES, "lines" if self.title else "text")
+
+    def _cut(self, files: Iterator[tuple[str, bytes]]) -> Iterator[str]:
+        for name, file in files:
             text: list[str] = []
             for line in _lines(name, file) if self.title else [_decoded(name, file)]:
                 # What is blank before a file's first title goes with it.
@@ -78,29 +76,27 @@ class Text(Domain):
             if any(map(str.strip, text)):
                 yield "".join(text)
 
-    def _load_source(self, source: Path, split: str, store: Path) -> Pieces:
+    def recipe(self, source: Path, split: str) -> Recipe:
+        names = self._names(source, split)
+        digest = hashlib.sha256(self.codec.subwords.encode()).hexdigest()
+        facts = {"files": names, "subwords_sha256": digest, "title": self.title}
+        return Recipe(source, split, names, facts, self._encode)
+
+    def _encode(self, files: Iterator[tuple[str, bytes]], notes: Notes) -> Iterator[np.ndarray]:
         codec = self.codec
 
-        def make(path: Path) -> dict[str, int]:
-            counts = Counter(dict.fromkeys(COUNTED, 0))
+        def counted() -> Iterator[str]:
+            for text in self._cut(files):
+                found = len(text.encode("utf-8")), len(text.split()), text.count("\n")
+                notes.counts.update(dict(zip(COUNTED, found, strict=True)))
+                yield text
 
-            def counted() -> Iterator[str]:
-                for text in self.texts(source, split):
-                    found = len(text.encode("utf-8")), len(text.split()), text.count("\n")
-                    counts.update(dict(zip(COUNTED, found, strict=True)))
-                    yield text
+        with ThreadPoolExecutor() as pool:  # SentencePiece lets go of Python's lock
+            for tokens in in_order(pool, codec.encode, counted()):
+                yield framed(tokens, codec.vocab_size)
 
-            with ThreadPoolExecutor() as pool:  # SentencePiece lets go of Python's lock
-                documents = in_order(pool, codec.encode, counted())
-                return save_pieces(path, documents, codec.vocab_size) | dict(counts)
-
-        digest = hashlib.sha256(codec.subwords.encode()).hexdigest()
-        facts = {
-            "files": names_of_split(source, split, SUFFIXES),
-            "subwords_sha256": digest,
-            "title": self.title,
-        }
-        path = prepared(store, source, split, facts, make, ".npy")
+    def _load_source(self, source: Path, split: str, store: Path) -> Pieces:
+        path = prepare(self.recipe(source, split), store)
         pieces, manifest = read_pieces(path), manifest_of(path)
         return Pieces(pieces.tokens, pieces.offsets, {name: manifest[name] for name in COUNTED})
 
@@ -129,17 +125,12 @@ class Text(Domain):
 
 
 def train_lines(sources: Iterable[Path]) -> Iterator[str]:
-    """Every line of the train split of all sources; ValueError as in `Text.texts`."""
+    """Every line of the train split of all sources, with a bar that counts files; ValueError as in `Text.texts`."""
     for source in sources:
-        for name, file in _files(source, "train"):
+        names = names_of_split(source, "train", SUFFIXES, "text")
+        bar = partial(track, description=f"{label(source)} train", console=Console(stderr=True))
+        for name, file in bar(read(source, names), total=len(names)):
             yield from _lines(name, file)
-
-
-def _files(source: Path, split: str) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the files of a split, with a bar that counts them; ValueError if there are none."""
-    names = names_of_split(source, split, SUFFIXES)
-    files = track(contents(source, names), f"{source.stem} {split}", len(names), console=Console(stderr=True))
-    yield from zip(names, files, strict=True)
 
 
 def _lines(name: str, file: bytes) -> Iterator[str]:

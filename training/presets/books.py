@@ -26,7 +26,8 @@ PRESET = TrainConfig(
     optim=OptimConfig(warmup=10_000),
 )
 """Ours, in the size of the paper's larger models: it reads subwords of an unpublished corpus, this reads bytes of any
-folder, zip or tar of .txt files whose folders or names say `train` and `validation`."""
+folder, zip or tar of .txt files whose folders or names say `train` and `validation`, or `hf:NAME`, any dataset of
+Hugging Face's with a column `text`, a book a row."""
 
 TINY = replace(
     PRESET,

@@ -28,8 +28,12 @@ PRESET = TrainConfig(
     optim=OptimConfig(warmup=10_000, decay=50_000, decay_shape="cosine"),
 )
 """The paper's (section 5.2) and its released code's `imagenet_w_positions`: 60 layers, learned positions, 750,000
-steps, the last 50,000 with a cosine. Number format and recomputed layers are ours. The data are `train_64x64.tar` and
-`valid_64x64.tar` (van den Oord et al. 2016); `--domain.order planes` is the order R, G, B."""
+steps, the last 50,000 with a cosine. Number format and recomputed layers are ours. `--domain.order planes` is the order
+R, G, B.
+
+The data are the official archive (van den Oord et al. 2016): `train_64x64.tar` and `valid_64x64.tar`, unpacked into one
+folder. `--data hf:NAME` reads any dataset with a column of images of that size, but published figures are those of the
+archive."""
 
 TINY = replace(
     PRESET,

@@ -24,7 +24,9 @@ PRESET = TrainConfig(
     optim=OptimConfig(name="muon", rate=1e-3, muon_rate=0.006, warmup=100, decay=2_400, b2=0.99),
 )
 """Ours: a model for one CPU core, short contexts first, and the long ones while the rate is still high, since a
-model has to learn to spread its attention over them. The paper's MAESTRO model has 12 layers of width 512."""
+model has to learn to spread its attention over them. The paper's MAESTRO model has 12 layers of width 512.
+
+The data are `maestro-v3.0.0-midi.zip`, the official archive, or any older version of it."""
 
 TINY = replace(
     PRESET,

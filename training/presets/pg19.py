@@ -13,7 +13,11 @@ PRESET = replace(
 """Ours, near the size of the paper's model, whose released code has no such config to check this with. The data are as
 published: folders `train`, `validation` and `test` with a .txt file a book. The figure to compare is
 `word_perplexity_pg19`, over 3,007,061 words of validation and 6,966,499 of test. 11 GB of books become tokens on the
-disk, two bytes each, and are never in memory as a whole."""
+disk, two bytes each, and are never in memory as a whole.
+
+`--data hf:emozilla/pg19` streams a copy in parquet (the official name, `deepmind/pg19`, is a program that the package
+`datasets` no longer runs): count its words, which the manifest tells, before you compare figures.
+`python -m training prepare pg19` prepares either by Beam."""
 
 TINY = books.TINY
 """That of `books`."""

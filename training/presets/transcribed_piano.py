@@ -29,7 +29,10 @@ PRESET = TrainConfig(
 1.2418 nats a token on its test split. Width and heads are those of its released code; batch, steps, number format and
 recomputed layers are ours. So are transposed, stretched, louder and softer examples (`--domain.transpose 0
 --domain.stretch 0 --domain.loudness 0` leaves them as they are), and that pieces of all lengths are learned: the paper
-has those of 1,024 to 32,768 tokens."""
+has those of 1,024 to 32,768 tokens.
+
+So many files are best prepared ahead: `python -m training prepare transcribed_piano`, on all cores or on a cluster by
+Beam."""
 
 TINY = replace(
     PRESET,

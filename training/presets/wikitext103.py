@@ -21,7 +21,8 @@ them with; latents, batch and steps are ours.
 
 The data are `wikitext-103-raw-v1.zip` (Merity et al. 2017): `wiki.train.raw`, `wiki.valid.raw` and `wiki.test.raw`, cut
 before each ` = Title = `; or `wikitext-103-v1.zip` with `.tokens`, in which rare words are `<unk>`, and which models of
-whole words are measured on. For subwords, first `python -m training vocabulary`."""
+whole words are measured on. `--data hf:Salesforce/wikitext:wikitext-103-raw-v1` streams the raw ones from Hugging
+Face's Hub, a row a line. For subwords, first `python -m training vocabulary`."""
 
 TINY = replace(books.TINY, domain=DOMAIN)
 """Ours: 1.1 million parameters."""
