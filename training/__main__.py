@@ -122,9 +122,8 @@ class Prepare:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
-    logging.getLogger("absl").setLevel(
-        logging.CRITICAL
-    )  # by which orbax shows the stack of what is said below
+    # By absl orbax would show the stack of what is said below.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     arguments = sys.argv[1:] if arguments is None else arguments
     first, rest = "".join(arguments[:1]), arguments[1:]
     prog = f"python -m training {first}"
