@@ -18,8 +18,8 @@ PRESET = replace(
         cross_attend_dropout=0.0,
     ),
     stages=(Stage(0.8, 1536, 8), Stage(1.0, 4096, 8)),
-    steps=2500,
-    optim=replace(maestro.PRESET.optim, rate=3e-3, muon_rate=0.01, decay=2000),
+    steps=1600,
+    optim=replace(maestro.PRESET.optim, rate=3e-3, muon_rate=0.01, decay=1300),
 )
 """Ours: 1.0 million parameters, a quarter of an hour of two CPU cores."""
 
