@@ -193,7 +193,7 @@ def learning(shape: Shape, task: dict[str, Any]) -> Callable[[], Measurement]:
             rate.step()
             seconds += time.perf_counter() - begin
             if task["peer"] != "gpt2":
-                losses.append(float(value))
+                losses.append(value.item())
         with torch.inference_mode():
             found = sum(map(last, held_out.split(shape.batch))) / len(held_out.split(shape.batch))
         return {
