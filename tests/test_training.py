@@ -23,7 +23,7 @@ from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.curves import curves
 from training.data import crops
 from training.data.domain import Pieces
-from training.data.music import Music, louder, stretched, transposed
+from training.data.music import Music
 from training.devices import mesh
 from training.evaluate import baselines, evaluate, score, spread, window_batch, windows
 from training.loop import Diverged, Stopped, train
@@ -105,46 +105,6 @@ def test_first_tokens_are_predicted_too() -> None:
     assert batch.tokens.tolist() == [[PAD] * 5 + [SOS, 7, 8]]
     assert batch.positions[0, :, 0].tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
     assert batch.targets.tolist() == [[PAD, 7, 8, 9]]
-
-
-def test_transposition_moves_notes_and_nothing_else(pieces: Pieces) -> None:
-    tokens = pieces[0].astype(np.int32)
-    moved = CODEC.decode(transposed(tokens, 5))
-    plain = CODEC.decode(tokens)
-    assert [note._replace(pitch=note.pitch + 5) for note in plain] == moved
-    highest = np.array([CODEC.note_on + 127, CODEC.time_shift, CODEC.note_off + 127], np.int32)
-    assert np.array_equal(transposed(highest, 1), highest)
-
-
-@pytest.mark.parametrize("factor", [0.9, 1.0, 1.07])
-def test_a_stretch_multiplies_times_without_adding_up_errors(pieces: Pieces, factor: float) -> None:
-    tokens = pieces[1].astype(np.int32)
-    slower, plain = CODEC.decode(stretched(tokens, factor)), CODEC.decode(tokens)
-    assert len(slower) == len(plain)
-    for new, old in zip(slower, plain, strict=True):
-        assert new.pitch == old.pitch
-        assert abs(new.start - old.start * factor) < 0.006
-        assert abs(new.end - old.end * factor) < 0.006
-    if factor == 1.0:
-        assert np.array_equal(stretched(tokens, 1.0), tokens[: len(stretched(tokens, 1.0))])
-
-
-@pytest.mark.parametrize("levels", [-40, -2, 0, 3])
-def test_loudness_moves_velocities_within_their_range_and_nothing_else(pieces: Pieces, levels: int) -> None:
-    tokens = pieces[0].astype(np.int32)
-    moved, loud = louder(tokens, levels), tokens >= CODEC.velocity
-    assert np.array_equal(moved[~loud], tokens[~loud])
-    assert np.array_equal(moved[loud], np.clip(tokens[loud] + levels, CODEC.velocity, CODEC.vocab_size - 1))
-    assert loud.any()
-    assert [note[:1] + note[2:] for note in CODEC.decode(moved)] == [
-        note[:1] + note[2:] for note in CODEC.decode(tokens)
-    ]
-
-
-def test_augmentation_can_be_turned_off(pieces: Pieces) -> None:
-    tokens = pieces[0].astype(np.int32)
-    same = Music(transpose=0, stretch=0.0, loudness=0).augment(tokens, np.random.default_rng(0))
-    assert np.array_equal(same, tokens)
 
 
 def test_the_loss_is_the_mean_over_scored_targets() -> None:
