@@ -27,7 +27,7 @@ def example(model: Pretrained, primer: Path, request: Request, name: str) -> tup
     midi = read_midi(primer)
     cut = midi.primer(model.music)
     heard = prime(model.config, model.music, cut.tokens).tokens
-    (take,) = continued(model, [heard], request.sampling(), request.seconds, request.seed)
+    (take,) = continued(model, heard, request.sampling(), request.seconds, request.seed)
     command = f"perceiver-ar continue assets/primers/{primer.name} -o {name} --seconds {request.seconds:g}"
     command += f" --seed {request.seed}" + (f" --model {model.name}" if model.name != DEFAULT else "")
     about = {

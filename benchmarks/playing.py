@@ -212,15 +212,17 @@ def main() -> None:
         notes = [take.notes for take in takes(model, chosen, sampling, options)]
         rows.append(row(named(sampling), heard(notes, seconds), pianist))
         if corpus:
-            shared.append(f"{named(sampling)}\n\n{originality(model.music, chosen, notes, corpus)}")
+            behind = [cut for cut in chosen for _ in range(options.takes)]
+            shared.append(f"{named(sampling)}\n\n{originality(model.music, behind, notes, corpus)}")
     counts = ["silent", "stuck", f"silence over {SILENCE:g} s"]
     print(
         table(["temperature, top-p, min-p", "shared area", *counts, "onset gaps", *FEATURES], rows),
         end="\n\n",
     )
     print(
-        f"{len(chosen)} takes of {seconds:g} s: how many fell silent, got stuck, or have a silence; what the histogram "
-        "of all onset gaps shares with the pianist's; means over the takes and (the area shared with the pianist)."
+        f"{len(chosen) * options.takes} takes of {seconds:g} s: how many fell silent, got stuck, or have a silence; "
+        "what the histogram of all onset gaps shares with the pianist's; means over the takes and (the area shared "
+        "with the pianist)."
     )
     for text in shared:
         print(f"\n{text}")

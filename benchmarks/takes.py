@@ -83,15 +83,13 @@ def played(codec: MusicCodec, before: np.ndarray, tokens: np.ndarray, seconds: f
 
 
 def continued(
-    model: Pretrained, primers: list[np.ndarray], sampling: Sampling, seconds: float, seed: int
+    model: Pretrained, primer: np.ndarray, sampling: Sampling, seconds: float, seed: int, takes: int = 1
 ) -> list[Take]:
-    """One take of `seconds` of each primer, all of them as one batch; memory is bounded by the model's context.
-
-    With one primer it is what `perceiver-ar continue` makes of the same primer, sampling and seed.
-    """
-    streams = [NoteStream(model.music, primer) for primer in primers]
-    nll, counted, made = np.zeros(len(primers)), np.zeros(len(primers), int), 0
-    with closing(generate(model.model, model.codec, primers, sampling=sampling, seed=seed)) as chunks:
+    """Takes of `seconds` of a primer: what `perceiver-ar continue` makes of the same primer, sampling and seed."""
+    streams = [NoteStream(model.music, primer) for _ in range(takes)]
+    nll, counted, made = np.zeros(takes), np.zeros(takes, int), 0
+    chunks = generate(model.model, model.codec, [primer], takes=takes, sampling=sampling, seed=seed)
+    with closing(chunks):
         while made < ceil(MOST_TOKENS_A_SECOND * seconds) and any(one.time < seconds for one in streams):
             tokens, logits = next(chunks)
             made += tokens.shape[1]
@@ -111,11 +109,10 @@ def continued(
 def takes(
     model: Pretrained, chosen: list[Cut], sampling: Sampling, options: argparse.Namespace
 ) -> Iterator[Take]:
-    """The model's way on from each cut, `options.together` of them a batch, the batch's first number its seed."""
-    for first in range(0, len(chosen), options.together):
-        group = [cut.primer for cut in chosen[first : first + options.together]]
-        yield from continued(model, group, sampling, options.seconds, seed=first)
-        say(f"{named(sampling)}: {first + len(group)} of {len(chosen)} pieces")
+    """The model's ways on from each cut, `options.takes` of them, with the cut's number as the seed."""
+    for number, cut in enumerate(chosen):
+        yield from continued(model, cut.primer, sampling, options.seconds, number, options.takes)
+        say(f"{named(sampling)}: {number + 1} of {len(chosen)} pieces")
 
 
 def setting(text: str) -> Sampling:
@@ -147,8 +144,8 @@ def parser(doc: str | None, pieces: int) -> argparse.ArgumentParser:
         help="archives or folders; the first has what is held out",
     )
     made.add_argument("--model", default=DEFAULT)
-    made.add_argument("--pieces", type=positive, default=pieces, help="takes, one a piece (%(default)s)")
+    made.add_argument("--pieces", type=positive, default=pieces, help="one cut in each (%(default)s)")
+    made.add_argument("--takes", type=positive, default=1, help="from each cut (%(default)s)")
     made.add_argument("--seconds", type=float, default=60.0, help="length of a take (%(default)g)")
     made.add_argument("--primer", type=int, default=2048, help="least tokens before the cut (%(default)s)")
-    made.add_argument("--together", type=positive, default=4, help="takes a batch (%(default)s)")
     return made

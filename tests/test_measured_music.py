@@ -133,9 +133,9 @@ def test_cuts_leave_enough_on_both_sides() -> None:
 
 def test_takes_that_are_made_together_are_cut_at_their_length(small_model: Path) -> None:
     model = load(small_model)
-    primers = [np.array([SOS, 63, 300, 191], np.int32), np.array([SOS, 80, 310], np.int32)]
-    found = continued(model, primers, setting("1,1,0"), 2.0, seed=3)
-    assert len(found) == 2
+    primer = np.array([SOS, 63, 300, 191], np.int32)
+    found = continued(model, primer, setting("1,1,0"), 2.0, seed=3, takes=2)
+    assert len(found) == 2 and found[0].notes != found[1].notes
     for take in found:
         assert take.notes and max(note.end for note in take.notes) <= 2.0
         assert 0.5 * np.log(CODEC.vocab_size) < take.nll < 2 * np.log(CODEC.vocab_size)
@@ -183,7 +183,7 @@ TWO_TAKES = ["--seconds", "3", "--primer", "40", "--pieces", "2"]
     ("module", "more", "rows"),
     [
         (playing, [*TWO_TAKES, "--settings", "1,1,0", "1,0.9,0"], 4),
-        (playing, [*TWO_TAKES, "--settings", "1,1,0", "--originality"], 3 + 4),
+        (playing, [*TWO_TAKES, "--settings", "1,1,0", "--takes", "2", "--originality"], 3 + 4),
         (
             long_context,
             [
