@@ -27,7 +27,7 @@ class Parts(NamedTuple):
     start: gr.Slider
     heard: gr.HTML
     settings: list[Component]
-    """Length, takes, temperature, top-p, seed."""
+    """Length, takes, temperature, top-p, min-p, seed."""
     lock: gr.Checkbox
     go: gr.Button
     stop: gr.Button
@@ -72,8 +72,9 @@ def _controls() -> Parts:
         temperature = gr.Slider(
             0, 2, DEFAULTS.temperature, step=0.01, label="Temperature", info="Above 1 bolder, below 1 safer"
         )
-        top_p = gr.Slider(
-            0.01, 1, DEFAULTS.top_p, step=0.01, label="Top-p", info="Lower leaves out unlikely notes"
+        top_p = gr.Slider(0.01, 1, DEFAULTS.top_p, step=0.01, label="Top-p", info="Lower leaves out the tail")
+        min_p = gr.Slider(
+            0, 0.5, DEFAULTS.min_p, step=0.01, label="Min-p", info="Higher leaves out unlikely notes"
         )
         seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, elem_id="seed")
         lock = gr.Checkbox(label="Lock the seed", info="The same seed gives the same music", elem_id="lock")
@@ -81,7 +82,7 @@ def _controls() -> Parts:
         go = gr.Button("Continue", variant="primary", min_width=120, elem_id="go")
         stop = gr.Button("Stop", variant="stop", interactive=False, min_width=120, elem_id="stop")
     nothing = gr.HTML(visible=False)
-    settings = [length, takes, temperature, top_p, seed]
+    settings = [length, takes, temperature, top_p, min_p, seed]
     return Parts(upload, choice, start, nothing, settings, lock, go, stop, nothing, nothing)
 
 
@@ -148,13 +149,14 @@ def _continuing(service: Service, parts: Parts) -> None:
         takes: float,
         temperature: float,
         top_p: float,
+        min_p: float,
         seed: float | None,
         locked: bool,
         request: gr.Request,
     ) -> tuple[Any, ...]:
         number = seed if locked and seed is not None else secrets.randbelow(2**31)
         with _sentences():
-            asked = _request(seconds, takes, temperature, top_p, number)
+            asked = _request(seconds, takes, temperature, top_p, min_p, number)
             prepared = service.session(request.session_hash or "").prepare(asked)
         busy = gr.update(interactive=False), gr.update(interactive=True)
         return prepared, number, *busy, _bar("Waiting for its turn ...", 0)
@@ -165,6 +167,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         takes: float,
         temperature: float,
         top_p: float,
+        min_p: float,
         seed: float,
         request: gr.Request,
     ) -> Iterator[tuple[Any, str]]:
@@ -172,7 +175,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         session = service.session(request.session_hash or "")
         with _sentences():
             if prepared is None or not prepared.waiting:
-                prepared = session.prepare(_request(seconds, takes, temperature, top_p, seed))
+                prepared = session.prepare(_request(seconds, takes, temperature, top_p, min_p, seed))
             for text, part in session.carry_out(prepared):
                 yield _drawn(session), _bar(text, part)
 
@@ -254,9 +257,11 @@ def _drawn(session: Session) -> Any:
     return served(session.picture())
 
 
-def _request(seconds: float, takes: float, temperature: float, top_p: float, seed: float) -> Request:
+def _request(
+    seconds: float, takes: float, temperature: float, top_p: float, min_p: float, seed: float
+) -> Request:
     """The settings as a request; ValueError if a value is out of its range."""
-    return Request(seconds, int(takes), temperature, top_p, int(seed))
+    return Request(seconds, int(takes), temperature, top_p, min_p, int(seed))
 
 
 def _lines(piece: Piece) -> str:

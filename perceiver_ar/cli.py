@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--temperature", type=float, help="above 1 bolder, below 1 safer; 0: the likeliest")
     one.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this part")
     one.add_argument(
+        "--min-p", type=float, help="leave out tokens less likely than this part of the likeliest"
+    )
+    one.add_argument(
         "--seed", type=int, help="the same seed gives the same music (default: another each time)"
     )
     one.add_argument(
@@ -145,7 +148,9 @@ def _prepare(options: argparse.Namespace, midi: "MidiFile") -> tuple["Pretrained
     from perceiver_ar.checkpoint import load
     from perceiver_ar.continuation import Request, keep_compiled_programs
 
-    asked = {name: getattr(options, name) for name in ("seconds", "takes", "temperature", "top_p", "seed")}
+    asked = {
+        name: getattr(options, name) for name in ("seconds", "takes", "temperature", "top_p", "min_p", "seed")
+    }
     given = {name: value for name, value in asked.items() if value is not None}
     request = Request(**{"seed": secrets.randbelow(2**31)} | given)
     keep_compiled_programs()

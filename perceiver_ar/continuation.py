@@ -35,7 +35,9 @@ class Request:
     """Length of each take."""
     takes: int = 1
     temperature: float = 1.0
-    top_p: float = 0.98
+    top_p: float = 1.0
+    min_p: float = 0.02
+    """Of the settings that were compared, what comes nearest to how pianists go on (docs/results.md)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class Request:
 
     def sampling(self) -> Sampling:
         """How tokens are drawn; ValueError if they cannot be."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p)
+        return Sampling(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
 
 
 class Priming(NamedTuple):

@@ -29,7 +29,7 @@ MODELS = (
         "expressive piano performances, trained on MAESTRO and ASAP",
         "CC BY-NC-SA 4.0",
         16_384,
-        "be05351357591806a585717a3de356f39d0f61cad9aa2db04001da987f014b15",
+        "11e5b5f9a292fc19696f21a29bda40947fef4494ba820de2798115d7251423fc",
         default=True,
     ),
 )

@@ -224,7 +224,7 @@ def test_examples_are_what_the_command_line_makes(small_model: Path, tmp_path: P
     assert index["examples"] == entries and len({entry["primer"] for entry in entries}) == 7
     weights = (small_model / "weights.safetensors").read_bytes()
     assert index["weights_sha256"] == hashlib.sha256(weights).hexdigest()
-    assert index["sampling"]["top_p"] == Request().top_p
+    assert index["sampling"]["min_p"] == Request().min_p
     entry = entries[7]
     assert (entry["seed"], entry["file"]) == (8, "08-greensleeves.mid")
     out = tmp_path / entry["file"]

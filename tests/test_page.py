@@ -281,11 +281,11 @@ def test_over_http(address: str, scale: Path, tmp_path: Path) -> None:
     client = Client(address, verbose=False, download_files=tmp_path / "downloads")
     picture, heard, *_ = client.predict(handle_file(str(scale)), api_name="/open")
     assert "73 tokens" in heard and picture["name"].endswith(".MID")
-    picture, status = client.predict(5, 2, 1.0, 0.98, 7, api_name="/continue")
+    picture, status = client.predict(5, 2, 1.0, 1.0, 0.02, 7, api_name="/continue")
     assert "Done" in status
     assert [bool(take["midi"]) for take in picture["run"]["takes"]] == [True, True]
     with pytest.raises(Exception, match="seed must be between 0 and"):
-        client.predict(5, 1, 1.0, 0.98, -1, api_name="/continue")
+        client.predict(5, 1, 1.0, 1.0, 0.02, -1, api_name="/continue")
     client.close()
 
 
