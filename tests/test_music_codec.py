@@ -227,6 +227,18 @@ def test_note_without_length_is_dropped():
     assert CODEC.decode(np.array([on(60), off(60), shift(10)])) == []
 
 
+def test_a_note_that_is_held_for_too_long_is_let_go():
+    held = [on(60), shift(100), on(64), *[shift(100)] * 3]
+    stream = NoteStream(CODEC, longest=2.0)
+    stream.feed(held)
+    assert stream.notes == [Note(60, 64, 0.0, 2.0), Note(64, 64, 1.0, 3.0)] and not stream.open
+    stream.feed([off(60), on(60), shift(50), off(60)])
+    assert stream.notes[2:] == [Note(60, 64, 4.0, 4.5)]
+    stream = NoteStream(CODEC)
+    stream.feed(held)
+    assert set(stream.open) == {60, 64}
+
+
 def test_stream_takes_over_the_velocity_of_its_primer():
     stream = NoteStream(CODEC, np.array([CODEC.velocity + 3, on(60), CODEC.velocity + 20, shift(10)]))
     stream.feed([on(62), shift(10)])

@@ -147,12 +147,15 @@ class NoteStream:
 
     A note-off without its note-on is passed over, a note-on of a sounding pitch ends the note before, and a note
     without length is dropped, as note-seq does: nobody would hear it. `primer` are the tokens that came before;
-    of them only the velocity in force is taken over.
+    of them only the velocity in force is taken over. A note that is held for `longest` seconds ends there.
     """
 
-    def __init__(self, codec: MusicCodec, primer: np.ndarray | None = None) -> None:
+    def __init__(
+        self, codec: MusicCodec, primer: np.ndarray | None = None, longest: float | None = None
+    ) -> None:
         self.notes: list[Note] = []
         self._codec = codec
+        self._longest = None if longest is None else round(longest * codec.steps_per_second)
         self._step = 0
         self._sounding: dict[int, tuple[int, int]] = {}
         self._velocity = DEFAULT_VELOCITY
@@ -186,6 +189,7 @@ class NoteStream:
                 self._end(token - codec.note_off)
             elif token < codec.velocity:
                 self._step += token - codec.time_shift + 1
+                self._release()
             else:
                 self._velocity = 1 + (token - codec.velocity) * bin_size
 
@@ -199,11 +203,19 @@ class NoteStream:
             notes = [note._replace(end=min(note.end, limit)) for note in notes]
         return sorted((note for note in notes if note.end > note.start), key=lambda n: (n.start, n.pitch))
 
-    def _end(self, pitch: int) -> None:
-        start, velocity = self._sounding.pop(pitch, (self._step, 0))
-        if self._step > start:
+    def _release(self) -> None:
+        """End what has been held for longest."""
+        if self._longest is not None:
+            due = self._step - self._longest
+            for pitch in [pitch for pitch, (start, _) in self._sounding.items() if start <= due]:
+                self._end(pitch, self._sounding[pitch][0] + self._longest)
+
+    def _end(self, pitch: int, step: int | None = None) -> None:
+        end = self._step if step is None else step
+        start, velocity = self._sounding.pop(pitch, (end, 0))
+        if end > start:
             rate = self._codec.steps_per_second
-            self.notes.append(Note(pitch, velocity, start / rate, self._step / rate))
+            self.notes.append(Note(pitch, velocity, start / rate, end / rate))
 
 
 def import_note_seq() -> None:
