@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.contest import positive, say
 from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.music import MusicCodec, Note, NoteStream
-from perceiver_ar.continuation import MOST_TOKENS_A_SECOND, Request, stream
+from perceiver_ar.continuation import MOST_TOKENS_A_SECOND, Request, take_stream
 from perceiver_ar.generate import generate
 from perceiver_ar.registry import DEFAULT
 from perceiver_ar.sampling import Sampling
@@ -86,7 +86,7 @@ def continued(
     model: Pretrained, primer: np.ndarray, sampling: Sampling, seconds: float, seed: int, takes: int = 1
 ) -> list[Take]:
     """Takes of `seconds` of a primer: what `perceiver-ar continue` makes of the same primer, sampling and seed."""
-    streams = [stream(model.music, primer) for _ in range(takes)]
+    streams = [take_stream(model.music, primer) for _ in range(takes)]
     nll, counted, made = np.zeros(takes), np.zeros(takes, int), 0
     chunks = generate(model.model, model.codec, [primer], takes=takes, sampling=sampling, seed=seed)
     with closing(chunks):

@@ -58,7 +58,7 @@ class Request:
         return Sampling(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
 
 
-def stream(codec: MusicCodec, primer: np.ndarray) -> NoteStream:
+def take_stream(codec: MusicCodec, primer: np.ndarray) -> NoteStream:
     """What decodes a take as it is made."""
     return NoteStream(codec, primer, LONGEST_NOTE)
 
@@ -106,7 +106,7 @@ def continue_music(pretrained: Pretrained, tokens: np.ndarray, request: Request)
     """
     codec = pretrained.music
     primer = prime(pretrained.config, codec, tokens).tokens
-    takes = [stream(codec, primer) for _ in range(request.takes)]
+    takes = [take_stream(codec, primer) for _ in range(request.takes)]
     most = ceil(request.seconds * MOST_TOKENS_A_SECOND)
     made, clock = 0, _Clock()
     yield _progress(takes, request, made, clock, done=False)
