@@ -158,8 +158,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         with _sentences():
             asked = _request(seconds, takes, temperature, top_p, min_p, number)
             prepared = service.session(request.session_hash or "").prepare(asked)
-        busy = gr.update(interactive=False), gr.update(interactive=True)
-        return prepared, number, *busy, _bar("Waiting for its turn ...", 0)
+        return prepared, number, *_busy(), _bar("Waiting for its turn ...", 0)
 
     def run(
         prepared: Run | None,
@@ -255,6 +254,11 @@ def _drawn(session: Session) -> Any:
         return value
 
     return served(session.picture())
+
+
+def _busy() -> tuple[Any, Any]:
+    """The buttons while it works: nothing to continue, something to stop."""
+    return gr.update(interactive=False), gr.update(interactive=True)
 
 
 def _request(

@@ -32,6 +32,13 @@ MODELS = (
         "11e5b5f9a292fc19696f21a29bda40947fef4494ba820de2798115d7251423fc",
         default=True,
     ),
+    Shipped(
+        "piano-small",
+        "the same music from a small model, for slow machines and tests",
+        "CC BY-NC-SA 4.0",
+        4096,
+        "76db3f5e59b258daeac71b72a6f77fcccf8680af50e4b0d624e51b85d892fbc7",
+    ),
 )
 DEFAULT = next(model.name for model in MODELS if model.default)
 
