@@ -23,8 +23,8 @@ class Model:
     """
 
     def __init__(self, name: str | Path) -> None:
-        self.folder = resolve(name)
-        self.config, self.codec = read_config(self.folder), music(read_codec(self.folder))
+        self._name, folder = name, resolve(name)
+        self.config, self.codec = read_config(folder), music(read_codec(folder))
         self._pretrained: Pretrained | None = None
         self._failure: Exception | None = None
         self._ready = threading.Event()
@@ -42,7 +42,7 @@ class Model:
         """Load it, then make a moment of music, which compiles what every run needs."""
         try:
             keep_compiled_programs()
-            self._pretrained = load(self.folder)
+            self._pretrained = load(self._name)
             silence = np.full(8, self.codec.time_shift, np.int32)
             for progress in continue_music(self._pretrained, silence, Request(seconds=0.1)):
                 if progress.tokens:

@@ -32,7 +32,6 @@ from training.data.music import Music
 
 SHAPE = Shape("learning", vocab=391, width=128, heads=4, layers=4, context=1024, latents=256, batch=8)
 NAMES = ("ours", "ours-bfloat16", "perceiver-ar-pytorch", "gpt2")
-PARTS = 4
 RATE, WARMUP = 1e-3, 50
 HELD_OUT = 64
 """Windows of the validation split."""
@@ -67,7 +66,7 @@ def contestants(folder: Path, options: argparse.Namespace) -> dict[str, Contesta
     shared = {
         "windows": str(folder / "windows.npy"),
         "held_out": str(folder / "held_out.npy"),
-        "steps": options.steps // PARTS,
+        "steps": options.steps // (options.rounds + 1),
         "rate": RATE,
         "warmup": WARMUP,
     }
@@ -93,9 +92,11 @@ def main() -> None:
     """Measure, and print one table."""
     made = plain_parser(__doc__)
     made.add_argument("--data", type=Path, required=True, help="MAESTRO's archive or folder")
-    made.add_argument("--steps", type=positive, default=200, help="in four parts (200)")
+    made.add_argument(
+        "--steps", type=positive, default=200, help="in a part more than there are rounds (200)"
+    )
     made.add_argument("--contestants", nargs="+", default=NAMES, choices=NAMES)
-    made.set_defaults(rounds=PARTS - 1)
+    made.set_defaults(rounds=3)
     options = made.parse_args()
     if any(not name.startswith("ours") for name in options.contestants):
         set_up_peers()
@@ -107,7 +108,7 @@ def main() -> None:
         np.save(Path(folder, "held_out.npy"), drawn(held_out, HELD_OUT))
         results = hold(contestants(Path(folder), options), options.rounds, SHAPE.name)
     print(heading(list(results.values()), options), end="\n\n")
-    ends = [options.steps // PARTS * (part + 2) for part in range(options.rounds)]
+    ends = [options.steps // (options.rounds + 1) * (part + 2) for part in range(options.rounds)]
     header = ["config", "contestant", *(f"to step {end}" for end in ends), "latents/s", "peak MiB"]
     print(table(header, [row(name, result) for name, result in results.items()]), end="\n\n")
     print(NOTES)

@@ -19,7 +19,7 @@ from training import devices
 from training.config import OptimConfig, Stage, TrainConfig
 from training.data.copy_task import CopyTask
 from training.data.crops import Batch, Crop, batch_of
-from training.step import make_score, make_step, new_state
+from training.step import State, make_score, make_step, new_state
 
 
 def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
@@ -101,24 +101,31 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
     return measure
 
 
+def trainer(
+    model: ModelConfig, shape: Shape, optim: OptimConfig
+) -> tuple[Callable, State, Callable[[np.ndarray], Batch]]:
+    """The jitted step, a fresh state, and what makes a batch of windows (examples, context + 1)."""
+    stage, domain = Stage(1.0, shape.context, shape.batch), CopyTask(symbols=shape.vocab - FIRST_DATA)
+    config, mesh = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=optim), devices.mesh()
+
+    def batch(windows: np.ndarray) -> Batch:
+        crops = [Crop(window.astype(np.int32), shape.latents) for window in windows]
+        return devices.spread(batch_of(crops, domain.codec, shape.context, shape.latents), mesh)
+
+    return make_step(config, mesh), new_state(config), batch
+
+
 def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measurement]:
     """Latents (predicted tokens) a second and seconds a step, of `steps` steps on one random batch."""
-    stage = Stage(1.0, shape.context, shape.batch)
-    domain = CopyTask(symbols=shape.vocab - FIRST_DATA)
-    config = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=OptimConfig(name="adam"))
-    mesh = devices.mesh()
-    step, state = make_step(config, mesh), new_state(config)
+    step, state, batch_of_windows = trainer(model, shape, OptimConfig(name="adam"))
     size = (shape.batch, shape.context + 1)
-    crops = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size, np.int32)
-    batch = batch_of(
-        [Crop(crop, shape.latents) for crop in crops], domain.codec, shape.context, shape.latents
-    )
+    batch = batch_of_windows(np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size))
 
     def measure() -> Measurement:
         nonlocal state
         begin = time.perf_counter()
         for _ in range(steps):
-            state, nll = step(state, *devices.spread(batch, mesh))
+            state, nll = step(state, *batch)
         jax.block_until_ready(state)
         seconds = (time.perf_counter() - begin) / steps
         assert np.isfinite(nll), "the loss is not finite"
@@ -129,24 +136,16 @@ def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measu
 
 def learning(model: ModelConfig, shape: Shape, task: dict[str, Any]) -> Callable[[], Measurement]:
     """The next steps on a run's windows: mean loss, NLL of held-out windows behind them, latents a second."""
-    stage, domain = Stage(1.0, shape.context, shape.batch), CopyTask(symbols=shape.vocab - FIRST_DATA)
-    optim = OptimConfig(rate=task["rate"], warmup=task["warmup"], z_loss=0.0)
-    config = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=optim)
-    mesh = devices.mesh()
-    step, state, nll = make_step(config, mesh), new_state(config), make_score(model)
-
-    def batch(windows: np.ndarray) -> Batch:
-        crops = [Crop(window.astype(np.int32), shape.latents) for window in windows]
-        return batch_of(crops, domain.codec, shape.context, shape.latents)
-
-    steps = (batch(windows) for windows in np.load(task["windows"]))
-    held_out = batch(np.load(task["held_out"]))
+    optim = OptimConfig(name="adam", rate=task["rate"], warmup=task["warmup"], z_loss=0.0)
+    step, state, batch = trainer(model, shape, optim)
+    nll, held_out = make_score(model), batch(np.load(task["held_out"]))
+    steps = map(batch, np.load(task["windows"]))
 
     def measure() -> Measurement:
         nonlocal state
         begin, losses = time.perf_counter(), []
         for _ in range(task["steps"]):
-            state, loss = step(state, *devices.spread(next(steps), mesh))
+            state, loss = step(state, *next(steps))
             losses.append(float(loss))
         seconds = time.perf_counter() - begin
         found = nll(state.params, *held_out)[0]

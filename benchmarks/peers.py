@@ -120,18 +120,22 @@ def perceiver_generation(shape: Shape, count: int) -> Callable[[], Measurement]:
     return measure
 
 
-def student(shape: Shape, peer: str) -> tuple[Module, Callable[[Tensor, Tensor], Tensor]]:
-    """A peer to train, and its mean NLL of the targets: GPT-2's of all tokens, the other's of its latents."""
+def student(shape: Shape, peer: str) -> tuple[Module, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """A peer to train, and what gives its loss and its mean NLL of the last `latents` targets.
+
+    The two are one, but for GPT-2, which learns from all targets.
+    """
     model = gpt2(shape) if peer == "gpt2" else perceiver(shape, shape.context - shape.latents)
     model.train()
 
-    def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+    def losses(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if peer == "gpt2":
-            logits = model(inputs, use_cache=False).logits
-            return cross_entropy(logits.flatten(0, 1), targets.flatten())
-        return model(inputs, labels=targets)
+            nll = cross_entropy(model(inputs, use_cache=False).logits.mT, targets, reduction="none")
+            return nll.mean(), nll[:, -shape.latents :].mean()
+        nll = model(inputs, labels=targets)
+        return nll, nll
 
-    return model, loss
+    return model, losses
 
 
 def training(shape: Shape, peer: str, steps: int) -> Callable[[], Measurement]:
@@ -141,14 +145,14 @@ def training(shape: Shape, peer: str, steps: int) -> Callable[[], Measurement]:
     """
     tokens = random_tokens(shape, shape.batch, shape.context + 1)
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    model, loss = student(shape, peer)
+    model, losses = student(shape, peer)
     adam = torch.optim.Adam(model.parameters(), lr=3e-4)
 
     def measure() -> Measurement:
         begin = time.perf_counter()
         for _ in range(steps):
             adam.zero_grad()
-            value = loss(inputs, targets)
+            value, _ = losses(inputs, targets)
             value.backward()
             adam.step()
         seconds = (time.perf_counter() - begin) / steps
@@ -161,44 +165,31 @@ def training(shape: Shape, peer: str, steps: int) -> Callable[[], Measurement]:
 def learning(shape: Shape, task: dict[str, Any]) -> Callable[[], Measurement]:
     """The next steps on a run's windows: mean loss, NLL of held-out windows behind them, latents a second.
 
-    Both NLLs are of the last `latents` of each window, which is what all contestants predict; GPT-2 learns from the
-    rest as well.
+    Both NLLs are of the last `latents` of each window, which is what all contestants predict.
     """
-    model, loss = student(shape, task["peer"])
+    model, losses = student(shape, task["peer"])
     adam = torch.optim.Adam(model.parameters(), lr=task["rate"])
     rate = LambdaLR(adam, lambda step: min(step / task["warmup"], 1.0))
     steps = iter(torch.from_numpy(np.load(task["windows"]).astype(np.int64)))
-    held_out = torch.from_numpy(np.load(task["held_out"]).astype(np.int64))
-
-    def last(windows: Tensor) -> float:
-        inputs, targets = windows[:, :-1], windows[:, 1:]
-        if task["peer"] != "gpt2":
-            return float(loss(inputs, targets))
-        logits = model(inputs, use_cache=False).logits[:, -shape.latents :]
-        return float(cross_entropy(logits.flatten(0, 1), targets[:, -shape.latents :].flatten()))
+    held_out = torch.from_numpy(np.load(task["held_out"]).astype(np.int64)).split(shape.batch)
 
     def measure() -> Measurement:
-        seconds, losses = 0.0, []
+        begin, found = time.perf_counter(), []
         for _ in range(task["steps"]):
             windows = next(steps)
-            if task["peer"] == "gpt2":
-                with torch.inference_mode():
-                    losses.append(last(windows))
-            begin = time.perf_counter()
             adam.zero_grad()
-            value = loss(windows[:, :-1], windows[:, 1:])
+            value, nll = losses(windows[:, :-1], windows[:, 1:])
             value.backward()
             clip_grad_norm_(model.parameters(), 1.0)
             adam.step()
             rate.step()
-            seconds += time.perf_counter() - begin
-            if task["peer"] != "gpt2":
-                losses.append(value.item())
+            found.append(nll.item())
+        seconds = time.perf_counter() - begin
         with torch.inference_mode():
-            found = sum(map(last, held_out.split(shape.batch))) / len(held_out.split(shape.batch))
+            looks = [losses(windows[:, :-1], windows[:, 1:])[1].item() for windows in held_out]
         return {
-            "loss": sum(losses) / len(losses),
-            "validation": found,
+            "loss": sum(found) / len(found),
+            "validation": sum(looks) / len(looks),
             "rate": task["steps"] * shape.batch * shape.latents / seconds,
         }
 

@@ -19,7 +19,7 @@ from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
-from perceiver_ar.registry import DEFAULT, resolve, weights_hash
+from perceiver_ar.registry import DEFAULT, resolve, shipped
 
 CONFIG, CODEC, WEIGHTS, CARD = "config.json", "codec.json", "weights.safetensors", "README.md"
 
@@ -63,7 +63,7 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
     Raises:
         FileNotFoundError: no such model.
         CheckpointError: a file of the folder is missing or damaged, or the files do not fit each other; the weights of
-            a shipped model are not those it was shipped with.
+            a model that is asked for by its name are not those it was shipped with.
     """
     folder = resolve(name_or_path)
     codec = read_codec(folder)
@@ -73,7 +73,7 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
             f"{folder}: the codec has {codec.vocab_size} tokens, the model {config.vocab_size}"
         )
     try:
-        if (expected := weights_hash(folder)) and weights_sha256(folder) != expected:
+        if (known := shipped(name_or_path)) and weights_sha256(folder) != known.sha256:
             raise ValueError("its SHA-256 is not the shipped one")
         model = from_params(config, _nested(load_file(folder / WEIGHTS)), unrolled=True)
     except (OSError, SafetensorError, ValueError) as error:

@@ -43,6 +43,11 @@ MODELS = (
 DEFAULT = next(model.name for model in MODELS if model.default)
 
 
+def shipped(name_or_path: str | Path) -> Shipped | None:
+    """The shipped model of this name; None of anything else, the path of its folder too."""
+    return next((model for model in MODELS if model.name == name_or_path), None)
+
+
 def asset(*parts: str) -> Path:
     """A shipped file or folder.
 
@@ -53,11 +58,6 @@ def asset(*parts: str) -> Path:
         if (path := root.joinpath(*parts)).exists():
             return path
     raise FileNotFoundError(f"{'/'.join(parts)} is not part of this installation: install perceiver-ar again")
-
-
-def weights_hash(folder: Path) -> str | None:
-    """What the SHA-256 of the weights in a shipped model's folder must be; None of any other folder."""
-    return next((model.sha256 for model in MODELS if folder in [root / model.name for root in ROOTS]), None)
 
 
 def user_cache(*parts: str) -> Path:
@@ -74,7 +74,7 @@ def resolve(name_or_path: str | Path) -> Path:
     Raises:
         FileNotFoundError: neither a shipped model nor a folder with a model in it.
     """
-    if any(model.name == name_or_path for model in MODELS):
+    if shipped(name_or_path):
         return asset(str(name_or_path))
     if (Path(name_or_path) / "config.json").is_file():
         return Path(name_or_path)

@@ -3,6 +3,7 @@
 Source: Oore et al., "This Time with Feeling" (2018), as implemented by `note_seq.performance_lib`.
 """
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -151,11 +152,11 @@ class NoteStream:
     """
 
     def __init__(
-        self, codec: MusicCodec, primer: np.ndarray | None = None, longest: float | None = None
+        self, codec: MusicCodec, primer: np.ndarray | None = None, longest: float = math.inf
     ) -> None:
         self.notes: list[Note] = []
         self._codec = codec
-        self._longest = None if longest is None else round(longest * codec.steps_per_second)
+        self._longest = longest * codec.steps_per_second
         self._step = 0
         self._sounding: dict[int, tuple[int, int]] = {}
         self._velocity = DEFAULT_VELOCITY
@@ -204,15 +205,14 @@ class NoteStream:
         return sorted((note for note in notes if note.end > note.start), key=lambda n: (n.start, n.pitch))
 
     def _release(self) -> None:
-        """End what has been held for longest."""
-        if self._longest is not None:
-            due = self._step - self._longest
-            for pitch in [pitch for pitch, (start, _) in self._sounding.items() if start <= due]:
-                self._end(pitch, self._sounding[pitch][0] + self._longest)
+        """End what has been held for too long."""
+        due = self._step - self._longest
+        for pitch in [pitch for pitch, (start, _) in self._sounding.items() if start <= due]:
+            self._end(pitch)
 
-    def _end(self, pitch: int, step: int | None = None) -> None:
-        end = self._step if step is None else step
-        start, velocity = self._sounding.pop(pitch, (end, 0))
+    def _end(self, pitch: int) -> None:
+        start, velocity = self._sounding.pop(pitch, (self._step, 0))
+        end = min(self._step, start + self._longest)
         if end > start:
             rate = self._codec.steps_per_second
             self.notes.append(Note(pitch, velocity, start / rate, end / rate))
