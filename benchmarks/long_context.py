@@ -42,7 +42,7 @@ class Reader(NamedTuple):
 
     def nll(self, pieces: Pieces, chosen: list[Window], context: int | None = None) -> np.ndarray:
         """Nats a token of each window."""
-        found = score(self.config, self.params, DOMAIN.codec, pieces, chosen, context=context)
+        found = score(self.config, self.params, DOMAIN, pieces, chosen, context=context)
         return np.array([one.nll / one.tokens for one in found])
 
     def by_piece(self, pieces: Pieces, chosen: list[Window]) -> np.ndarray:
@@ -172,6 +172,7 @@ def parsed() -> argparse.Namespace:
         "--contexts", type=positive, nargs="+", help="default: powers of two from the latents on"
     )
     made.add_argument("--windows", type=positive, default=400, help="(400)")
+    made.add_argument("--latents", type=positive, help="of a window; default: the model's")
     made.add_argument("--stride", type=positive, help="tokens scored a window; default: half of the latents")
     made.add_argument(
         "--openings", type=positive, nargs="*", default=[1024, 2048, 4096], help="(1024 2048 4096)"
@@ -181,6 +182,7 @@ def parsed() -> argparse.Namespace:
     options = made.parse_args()
     options.model = load(options.model)
     config = options.model.config
+    config = options.config = replace(config, latents=options.latents or config.latents)
     doubled = (config.latents << power for power in range(config.context.bit_length()))
     options.contexts = options.contexts or [size for size in doubled if size <= config.context]
     options.stride = options.stride or -(-config.latents // 2)
@@ -195,7 +197,7 @@ def main() -> None:
     """Score, and print two tables."""
     options = parsed()
     model = options.model
-    config = replace(model.config, dtype=options.dtype or model.config.dtype)
+    config = replace(options.config, dtype=options.dtype or model.config.dtype)
     reader = Reader(config, to_params(model.model), options.stride)
     pieces = DOMAIN.load((options.data,), "validation", user_cache("tokens"))
     rows = by_context(reader, pieces, options.contexts, options.windows)

@@ -138,7 +138,9 @@ class PerceiverAR(nnx.Module):
     def __init__(self, config: ModelConfig, key: Key) -> None:
         keys = jax.random.split(key, 5)
         self.config = config
-        self.embedding = nnx.Param(0.02 * jax.random.normal(keys[0], (config.vocab_size, config.width)))
+        # As strong as the sines and cosines that are added: much weaker, what a token is drowns in where it is.
+        scale = 0.5**0.5 if config.position == "sinusoidal" else 0.02
+        self.embedding = nnx.Param(scale * jax.random.normal(keys[0], (config.vocab_size, config.width)))
         shape = config.position_shape if config.position == "learned" else ()
         self.tables = nnx.Dict({str(axis): self._table(keys[4], axis) for axis in range(len(shape))})
         self.cross = Block(config, config.cross_heads, keys[1], cross=True)

@@ -199,7 +199,7 @@ def test_the_preset_trains_exports_and_evaluates(tmp_path: Path, capsys: pytest.
     train(config, Paths(tmp_path / "run"))
     assert read_metrics(tmp_path / "run")[-1]["validation_nll"] < np.log(16)
     exported = str(tmp_path / "model")
-    assert main(["export", str(tmp_path / "run"), "--output", exported, "--licence", "ours"]) == 0
+    assert main(["export", str(tmp_path / "run"), exported, "--licence", "ours"]) == 0
     capsys.readouterr()
     assert main(["evaluate", exported, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -16,7 +16,7 @@ from training.config import OptimConfig, Paths, Stage
 from training.data.copy_task import CopyTask
 from training.data.crops import training_batch
 from training.data.domain import domain_class, domain_from_dict
-from training.evaluate import evaluate
+from training.evaluate import Window, evaluate, window_batch, windows
 from training.loop import train
 from training.presets.copy_task_32 import TINY
 
@@ -46,20 +46,60 @@ def test_sequences_are_mirrored_and_each_split_has_its_own() -> None:
         held_out[len(held_out)]
 
 
-def test_only_the_mirror_image_is_to_be_predicted() -> None:
-    config = replace(TINY, domain=CopyTask(32, 256), stages=(Stage(1.0, 32, 16),))
+def test_shorter_training_sequences_keep_their_place_around_the_middle() -> None:
+    task = CopyTask(length=32, symbols=50, shortest=4)
+    sequences = task.load((), "train", Path())
+    lengths = set()
+    for number in range(60):
+        start, *rest = sequences[number].tolist()
+        symbols = [token for token in rest if token]
+        half = len(symbols) // 2
+        assert start == SOS and rest == [0] * (16 - half) + symbols and symbols == symbols[::-1]
+        assert sequences.length(number) == 1 + len(rest)
+        lengths.add(len(symbols))
+    assert lengths == {4, 8, 16, 32}
+    held_out = task.load((), "validation", Path())
+    assert {len(held_out[number]) for number in range(len(held_out))} == {33}
+    assert not any(0 in held_out[number] for number in range(len(held_out)))
+    with pytest.raises(ValueError, match="2 to 32 symbols, not 64"):
+        CopyTask(32, shortest=64)
+
+
+@pytest.mark.parametrize("shortest", [None, 8])
+def test_only_the_mirror_image_is_to_be_predicted(shortest: int | None) -> None:
+    config = replace(TINY, domain=CopyTask(32, 256, shortest), stages=(Stage(1.0, 32, 16),))
     sequences = config.domain.load((), "train", Path())
     for step in range(4):
         batch = training_batch(sequences, config, step)
         for tokens, positions, targets in zip(*batch, strict=True):
-            shown = np.concatenate([tokens[tokens != 0], targets[-1:]])
-            symbols = shown[1:]
+            begin = int(np.flatnonzero(tokens == SOS)[0])
+            shown = np.concatenate([tokens[begin:], targets[-1:]])
             scored = targets[targets != 0]
-            assert shown[0] == SOS and positions[-1, 0] == len(shown) - 2
-            assert len(symbols) >= 16 + len(scored)
-            half = symbols[:16]
-            assert np.array_equal(symbols[16:], half[::-1][: len(symbols) - 16])
-            assert np.array_equal(scored, symbols[-len(scored) :])
+            assert positions[-1, 0] == len(shown) - 2
+            assert len(shown) >= 17 + len(scored)
+            half, mirrored = shown[1:17], shown[17:]
+            assert np.array_equal(mirrored, half[::-1][: len(mirrored)])
+            assert np.array_equal(scored, shown[-len(scored) :])
+
+
+@pytest.mark.parametrize("name", ["training", "evaluation"])
+def test_a_crop_keeps_its_place(name: str) -> None:
+    """Where a symbol's mirror image lies can only be told from the middle of the whole sequence."""
+    config = replace(TINY, domain=CopyTask(32, 256), stages=(Stage(1.0, 16, 8),))
+    sequences = config.domain.load((), "validation", Path())
+    if name == "training":
+        batch = training_batch(sequences, config, 0)
+    else:
+        batch = window_batch(sequences, Window(0, 33, 8), config.domain, context=16, latents=8)
+    whole = {tuple(sequences[number].tolist()) for number in range(len(sequences))}
+    for tokens, positions in zip(batch.tokens.tolist(), batch.positions[..., 0].tolist(), strict=True):
+        assert positions == list(range(positions[0], positions[0] + 16)) and positions[0] > 0
+        assert any(list(one[positions[0] : positions[0] + 16]) == tokens for one in whole)
+
+
+def test_a_split_that_never_ends_is_not_scored() -> None:
+    with pytest.raises(ValueError, match="never ends"):
+        windows(CopyTask(8), CopyTask(8).load((), "train", Path()), 4)
 
 
 def test_the_model_learns_the_task_in_seconds(tmp_path: Path) -> None:

@@ -132,6 +132,13 @@ def test_texts_of_an_archive(maker: Callable, tmp_path: Path) -> None:
     assert figures["word_perplexity"] == pytest.approx(np.exp(15 / 5))
 
 
+@pytest.mark.parametrize("file", [png(0)[:60], b"GIF89a"], ids=["cut short", "no image"])
+def test_an_image_that_cannot_be_read_is_named(file: bytes, tmp_path: Path) -> None:
+    source = folder(tmp_path / "pictures", {"train/odd.png": file})
+    with pytest.raises(ValueError, match=r"train/odd\.png is damaged, or no image"):
+        Images(4, 5).load((source,), "train", tmp_path / "store")
+
+
 def test_units_of_images() -> None:
     assert Images().figures(np.log(2), 1, Pieces(np.zeros(0), np.zeros(1)))["bits_per_dim"] == pytest.approx(
         1
@@ -173,7 +180,7 @@ def test_a_preset_trains_exports_and_evaluates(
     looks = [line["validation_nll"] for line in read_metrics(tmp_path / "run") if "validation_nll" in line]
     assert looks[-1] < looks[0]
     exported = str(tmp_path / "model")
-    assert main(["export", str(tmp_path / "run"), "--output", exported, "--licence", "ours"]) == 0
+    assert main(["export", str(tmp_path / "run"), exported, "--licence", "ours"]) == 0
     capsys.readouterr()
     evaluated = ["evaluate", exported, "--data", str(source), "--store", str(tmp_path / "store"), "--json"]
     assert main(evaluated) == 0

@@ -1,6 +1,6 @@
 """Token files made in parts: what an interruption leaves is kept, and Beam makes the same bytes."""
 
-import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_what_an_interruption_left_is_kept(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_part_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """A file that is no text stops the part that it is in; once mended, that part alone is made."""
+    """A file that is no text stops the part that it is in; once it is mended all parts are made."""
     source = folder(tmp_path / "texts", texts() | {"train/3.txt": b"\xff"})
     with pytest.raises(ValueError, match=r"train/3\.txt is not text in UTF-8"):
         prepare(Text().recipe(source, "train"), tmp_path / "store", here)
@@ -106,6 +106,15 @@ def test_a_manifest_tells_where_it_came_from(tmp_path: Path) -> None:
     assert manifest["source"] == "music" and manifest["codec"] == Music().codec.to_dict()
     assert (manifest["pieces"], manifest["skipped"], len(manifest["files"])) == (3, 1, 4)
     assert manifest["tokens"] == len(np.load(path))
+    path = prepare(Text().recipe(folder(tmp_path / "texts", texts()), "train"), tmp_path / "store", here)
+    assert store.manifest_of(path)["codec"] == Text().codec.to_dict()
+
+
+def test_a_process_that_was_killed_is_told_of() -> None:
+    with pytest.raises(
+        OSError, match="a process that prepared texts was killed, most likely for want of memory"
+    ):
+        store.by_processes(signal.raise_signal, [signal.SIGKILL] * 2, "texts")  # type: ignore[arg-type]
 
 
 def test_images_of_parts_are_one_array(tmp_path: Path) -> None:
@@ -115,7 +124,8 @@ def test_images_of_parts_are_one_array(tmp_path: Path) -> None:
     path = prepare(Images(4, 5).recipe(source, "train"), tmp_path / "store", here)
     assert np.load(path).shape == (5, 4, 5, 3)
     assert len(Images(4, 5).load((source,), "train", tmp_path / "store")) == 5
-    assert json.loads(path.with_suffix(".json").read_text())["images"] == 5
+    manifest = store.manifest_of(path)
+    assert manifest["images"] == 5 and manifest["codec"] == {"name": "images", "height": 4, "width": 5}
 
 
 def test_impossible_preparations_get_a_sentence(

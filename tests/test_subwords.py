@@ -23,7 +23,7 @@ from training.__main__ import main
 from training.data.store import AHEAD, in_order
 from training.data.text import Text, learn_subwords
 from training.presets import books, wikitext103
-from training.state import read_config, write_config
+from training.state import check_codec, read_config, write_config
 
 SIZE = 600
 DOCS = Path(__file__).parents[1] / "docs"
@@ -99,7 +99,7 @@ def test_a_model_keeps_its_subwords(
     assert main(command) == 2
     assert f"--model.vocab-size {SIZE + FIRST_DATA}" in capsys.readouterr().err
     assert main([*command, "--model.vocab-size", str(SIZE + FIRST_DATA)]) == 0
-    assert main(["export", str(run), "--output", str(folder), "--licence", "ours"]) == 0
+    assert main(["export", str(run), str(folder), "--licence", "ours"]) == 0
     codec = checkpoint.load(folder).codec
     assert codec == Text(subwords=str(learned)).codec
     assert codec.decode(codec.encode(TEXT)) == TEXT
@@ -129,7 +129,7 @@ def test_a_run_keeps_to_its_subwords(
     other = tmp_path / "other.model"
     other.write_bytes(learn_subwords(HELD_OUT.splitlines() + TEXT.splitlines()[:90], SIZE))
     with pytest.raises(ValueError, match="tokens of another kind"):
-        write_config(replace(config, domain=Text(subwords=str(other))), tmp_path)
+        check_codec(replace(config, domain=Text(subwords=str(other))), tmp_path)
     assert read_config(tmp_path) == config
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from jax.errors import JaxRuntimeError
 
-from perceiver_ar.checkpoint import CARD, load, save
+from perceiver_ar.checkpoint import CARD, save
 from perceiver_ar.config import FIRST_DATA, DType
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
@@ -21,12 +22,14 @@ from training.card import model_card
 from training.config import Paths, TrainConfig
 from training.curves import draw
 from training.data.beam import LOCAL, by_beam
-from training.data.domain import Domain, Pieces, domain_class
-from training.data.store import prepare
+from training.data.domain import Domain
+from training.data.splits import first_with_split
+from training.data.store import prepare_all
 from training.data.text import learn_subwords, train_lines
 from training.devices import Cluster, mesh
 from training.evaluate import baselines, evaluate
 from training.loop import Diverged, Stopped, train
+from training.opened import opened, write_domain
 from training.samples import complete, write_samples
 from training.state import Checkpoints, read_config
 
@@ -44,7 +47,7 @@ class Evaluate:
     """NLL in nats a token of a model on one split of its data; every token is scored once."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """A shipped model's name, or the folder of one."""
+    """A shipped model's name, the folder of one, or the workdir of a run."""
     data: tuple[Path, ...] = ()
     """Archives, folders or `hf:NAME`; none for data that are made as they are needed."""
     split: str = "validation"
@@ -58,6 +61,8 @@ class Evaluate:
     """Type of the factors of matrix products; default: the model's."""
     baselines: bool = False
     """Score a uniform model on the same tokens too, and a unigram and a bigram counted on the train split."""
+    best: bool = False
+    """Of a run the checkpoint with the lowest validation NLL, rather than the newest."""
     json: bool = False
     """Print one JSON object on stdout."""
     samples: Path | None = None
@@ -76,7 +81,7 @@ class Export:
 
     workdir: Annotated[Path, tyro.conf.Positional]
     """Of the run."""
-    output: Path
+    output: Annotated[Path, tyro.conf.Positional]
     """The folder to write."""
     licence: str | None = None
     """Of the weights, as the data allow it, such as "CC BY-NC-SA 4.0"; needed unless there is a card already."""
@@ -115,7 +120,7 @@ class Prepare:
     data: tuple[Path, ...]
     """As of the run."""
     split: tuple[str, ...] = ("train", "validation")
-    """Which to make: `train` of all sources, any other of the first one, as a run reads them."""
+    """Which to make: `train` of all sources, any other of the first one that has it, as a run reads them."""
     runner: str = LOCAL
     """One of Beam's by its name, such as FlinkRunner; by default a process for each core of this machine."""
 
@@ -141,6 +146,15 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
     except (ValueError, OSError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, JaxRuntimeError) as error:
+        if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            "error: there is not enough memory: --dry-run says what a run needs; smaller batches, --accumulate and "
+            "--model.remat need less",
+            file=sys.stderr,
+        )
         return 2
     except (Stopped, KeyboardInterrupt) as stopped:
         print(str(stopped) or "stopped", file=sys.stderr)
@@ -181,8 +195,11 @@ def _prepare(name: str, arguments: list[str], prog: str) -> None:
     def run(options: Annotated[Prepare, UNNAMED], domain: Domain = preset.domain) -> None:
         by = by_beam(options.runner, arguments[end + 1 :])
         for split in options.split:
-            for source in options.data if split == "train" else options.data[:1]:
-                path = prepare(domain.recipe(source, split), options.workdir / "data", by)
+
+            def make(sources: tuple[Path, ...], split: str = split) -> list[Path]:
+                return prepare_all(domain.recipe, sources, split, options.workdir / "data", by)
+
+            for path in make(options.data) if split == "train" else first_with_split(options.data, make):
                 print(f"wrote {path}", file=sys.stderr)
 
     tyro.cli(run, args=rest, prog=f"{prog} {name}", description=Prepare.__doc__)
@@ -196,12 +213,10 @@ def _preset(name: str, arguments: list[str]) -> tuple[TrainConfig, list[str]]:
 
 
 def _evaluate(options: Evaluate) -> None:
-    pretrained = load(options.model)
-    model = pretrained.model
+    model, domain = opened(options.model, options.best)
     if options.dtype:
         model = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
-    domain = domain_class(pretrained.codec.name).of(pretrained.codec, pretrained.config.context)
     sequences = domain.load(options.data, options.split, store)
     found = {"checkpoint": options.model, "split": options.split} | evaluate(
         model,
@@ -212,12 +227,12 @@ def _evaluate(options: Evaluate) -> None:
         stride=options.stride,
     )
     if options.baselines:
-        counted = domain.load(options.data, "train", store)
-        if not isinstance(counted, Pieces) or not isinstance(sequences, Pieces):
+        if not options.data:
             raise ValueError(
                 "--baselines counts the tokens of a corpus, and these data are made as they are needed"
             )
-        found |= baselines(counted, sequences, pretrained.config.vocab_size)
+        counted = domain.load(options.data, "train", store)
+        found |= baselines(counted, sequences, model.config.vocab_size)
     if options.samples:
         completed = complete(model, domain, sequences, options.sample_count, options.sample_tokens)
         written = write_samples(domain, completed, options.samples)
@@ -231,7 +246,7 @@ def _evaluate(options: Evaluate) -> None:
 
 def _export(options: Export) -> None:
     config = read_config(options.workdir)
-    state = Checkpoints(options.workdir).read(config, mesh(), best=options.best)
+    state = Checkpoints(options.workdir).read(config, mesh(), best=options.best, fresh=False)
     card = options.output / CARD
     if card.is_file():
         text = card.read_text(encoding="utf-8")
@@ -251,6 +266,7 @@ def _export(options: Export) -> None:
     # Coarse factors and recomputed layers are for training; a single token is faster without.
     shipped = replace(config.model, dtype="float32", remat=False)
     save(options.output, from_params(shipped, state.weights), config.domain.codec, text)
+    write_domain(config.domain, options.output)
     print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
 
 

@@ -24,8 +24,8 @@ class Stage:
 class OptimConfig:
     """Muon for the matrices of the blocks, Adam for the rest; or Adam for all, as in the paper."""
 
-    name: str = "adam"
-    """`adam` (paper) or `muon` (ours)."""
+    name: Literal["adam", "adamw", "muon"] = "adam"
+    """`adam` (paper), `adamw`, which is `adam` with `weight_decay`, or `muon` (ours)."""
     rate: float = 3e-4
     """Adam's peak learning rate."""
     muon_rate: float = 0.02
@@ -63,6 +63,9 @@ class TrainConfig:
     steps: int
     """Steps of the whole run, decay included."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    shortest_crop: int | None = None
+    """Tokens of a sequence that a crop reaches over at least, from the sequence's first on (the released code's
+    minimum_crop_length); None: as many as give all latents something to predict."""
     accumulate: int = 1
     """Parts in which a batch is computed one after the other: less memory for the same step."""
     shard: bool = False
@@ -76,6 +79,9 @@ class TrainConfig:
     """Windows of one look, spread evenly over the split."""
 
     def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "save_every", "evaluate_every", "evaluate_windows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         ends = [stage.until for stage in self.stages]
         if not ends or ends != sorted(ends) or ends[-1] != 1:
             raise ValueError(f"stages must end in rising order, the last at 1, not {ends}")
@@ -96,8 +102,8 @@ class TrainConfig:
             raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
 
     def stage(self, step: int) -> Stage:
-        """The stage that `step` belongs to."""
-        return next(stage for stage in self.stages if step < stage.until * self.steps)
+        """The stage that `step` belongs to: the last one, of a step behind the run's end."""
+        return next((stage for stage in self.stages if step < stage.until * self.steps), self.stages[-1])
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict that JSON can hold."""
@@ -122,7 +128,7 @@ class Paths:
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
     data: tuple[Path, ...] = ()
-    """Archives, folders or `hf:NAME`; the first one's validation split is the run's. None for data made when needed."""
+    """Archives, folders or `hf:NAME`; the first validation split among them is the run's. None: data that are made."""
     init: Path | None = None
     """Folder of a model whose weights a new run begins with."""
     wandb: str | None = None

@@ -77,9 +77,11 @@ def first_alone() -> Iterator[None]:
     """The first process goes through this before any other begins it, so that they need not all make the same files."""
     if jax.process_index():
         sync_global_devices("the first process is through")
-    yield
-    if not jax.process_index():
-        sync_global_devices("the first process is through")
+    try:
+        yield
+    finally:  # what the first process cannot do the others will find out as well, rather than wait for ever
+        if not jax.process_index():
+            sync_global_devices("the first process is through")
 
 
 @dataclass(frozen=True)

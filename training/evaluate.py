@@ -3,22 +3,27 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from perceiver_ar.codecs.base import Codec
-from perceiver_ar.config import SOS, ModelConfig
+from perceiver_ar.config import ModelConfig
 from perceiver_ar.generate import bucket
 from perceiver_ar.model import Params, PerceiverAR, to_params
 from training.data.crops import Batch, Crop, batch_of
-from training.data.domain import Domain, Pieces, Sequences
+from training.data.domain import Domain, Sequences
+from training.data.made import ENDLESS
 from training.step import make_score
 
 WINDOWS_AT_ONCE = 2
 """Windows scored side by side: one alone leaves cores idle between its kernels."""
+
+
+MOST_COUNTED = 10_000
+"""Tokens of a vocabulary whose pairs are counted."""
 
 
 class Window(NamedTuple):
@@ -42,7 +47,11 @@ class Scored(NamedTuple):
 
 
 def windows(domain: Domain, sequences: Sequences, stride: int) -> list[Window]:
-    """Windows that score every token of the domain's choice exactly once."""
+    """Windows that score every token of the domain's choice exactly once; ValueError if the sequences never end."""
+    if len(sequences) == ENDLESS:
+        raise ValueError(
+            "the train split of data that are made as they are needed never ends: choose another one"
+        )
     found = []
     for number in range(len(sequences)):
         length = sequences.length(number)
@@ -52,20 +61,21 @@ def windows(domain: Domain, sequences: Sequences, stride: int) -> list[Window]:
     return found
 
 
-def window_batch(sequences: Sequences, window: Window, codec: Codec, context: int, latents: int) -> Batch:
+def window_batch(sequences: Sequences, window: Window, domain: Domain, context: int, latents: int) -> Batch:
     """The window as a batch of one, padded to one of a few lengths so that few shapes are compiled.
 
     Targets before the window's own are padding: they were scored by the window before.
     """
-    tokens = sequences[window.number][max(0, window.end - context - 1) : window.end].astype(np.int32)
-    seq = bucket(len(tokens) - 1, latents, context)
-    return batch_of([Crop(tokens, window.scored)], codec, seq, latents)
+    begin = max(0, window.end - context - 1)
+    tokens = sequences[window.number][begin : window.end].astype(np.int32)
+    crop = Crop(tokens, window.scored, begin if domain.placed else 0)
+    return batch_of([crop], domain.codec, bucket(len(tokens) - 1, latents, context), latents)
 
 
 def score(
     config: ModelConfig,
     params: Params,
-    codec: Codec,
+    domain: Domain,
     sequences: Sequences,
     chosen: list[Window],
     *,
@@ -77,7 +87,7 @@ def score(
     run = make_score(config)
 
     def one(window: Window) -> Scored:
-        nll, likeliest = run(params, *window_batch(sequences, window, codec, shown, behind))
+        nll, likeliest = run(params, *window_batch(sequences, window, domain, shown, behind))
         return Scored(float(nll.sum()), int(likeliest.sum()), window.scored)
 
     with ThreadPoolExecutor(WINDOWS_AT_ONCE) as pool:
@@ -101,20 +111,23 @@ def evaluate(
             that is what `generate` has behind each new token at least.
 
     Raises:
-        ValueError: more context or latents than the model has, or a stride that does not fit.
+        ValueError: more context than the model has, more latents than context, or a stride that does not fit.
     """
-    config = model.config
-    context, latents = context or config.context, latents or config.latents
+    context = context or model.config.context
+    latents = latents or min(model.config.latents, context)
     stride = stride or -(-latents // 2)
-    if not 0 < latents <= context <= config.context or latents > config.latents:
-        raise ValueError(f"the model has {config.context} tokens of context and {config.latents} latents")
+    if not 0 < latents <= context <= model.config.context:
+        raise ValueError(
+            f"latents ({latents}) must be at least 1 and at most the context ({context}), and that at most the "
+            f"model's {model.config.context}"
+        )
     if not 0 < stride <= latents:
         raise ValueError(f"the stride must lie between 1 and the {latents} latents, not {stride}")
+    # No parameter depends on how many latents a call has.
+    config = replace(model.config, latents=max(latents, model.config.latents))
     chosen = windows(domain, sequences, stride)
     began, total = time.monotonic(), Scored(0.0, 0, 0)
-    scores = score(
-        config, to_params(model), domain.codec, sequences, chosen, context=context, latents=latents
-    )
+    scores = score(config, to_params(model), domain, sequences, chosen, context=context, latents=latents)
     console = Console(stderr=True)
     for number, found in enumerate(track(scores, "Scoring", len(chosen), console=console), 1):
         total = total.add(found)
@@ -135,29 +148,38 @@ def evaluate(
     }
 
 
-def baselines(train: Pieces, held_out: Pieces, vocab_size: int) -> dict[str, float]:
+def baselines(train: Sequences, held_out: Sequences, vocab_size: int) -> dict[str, float]:
     """NLL in nats of `held_out` by a uniform model, and by a unigram and a bigram counted on `train`.
 
     Counts are smoothed: by one for the unigram, by ten tokens' worth of unigram for the bigram.
+
+    Raises:
+        ValueError: more tokens than a table of their pairs has room for.
     """
-
-    def pairs(pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-        before, after = pieces.tokens[:-1].astype(np.int64), pieces.tokens[1:].astype(np.int64)
-        inside = after != SOS
-        return before[inside], after[inside]
-
-    before, after = pairs(train)
-    unigram = np.bincount(after, minlength=vocab_size) + 1.0
+    if vocab_size > MOST_COUNTED:
+        raise ValueError(
+            f"pairs of {vocab_size:,} tokens are too many to count: at most {MOST_COUNTED:,} tokens"
+        )
+    seen = _pairs(train, vocab_size)
+    unigram = seen.sum(axis=0) + 1.0
     unigram /= unigram.sum()
-    bigram = np.bincount(before * vocab_size + after, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
-    bigram = bigram + 10 * unigram
+    bigram = seen + 10 * unigram
     bigram /= bigram.sum(axis=1, keepdims=True)
-    before, after = pairs(held_out)
+    scored = _pairs(held_out, vocab_size)
     return {
         "uniform": float(np.log(vocab_size)),
-        "unigram": float(-np.log(unigram[after]).mean()),
-        "bigram": float(-np.log(bigram[before, after]).mean()),
+        "unigram": float(-(scored * np.log(unigram)).sum() / scored.sum()),
+        "bigram": float(-(scored * np.log(bigram)).sum() / scored.sum()),
     }
+
+
+def _pairs(sequences: Sequences, vocab_size: int) -> np.ndarray:
+    """How often each token (row) is followed by each other (column)."""
+    counts = np.zeros(vocab_size**2, np.int64)
+    for number in range(len(sequences)):
+        tokens = sequences[number].astype(np.int64)
+        np.add.at(counts, tokens[:-1] * vocab_size + tokens[1:], 1)
+    return counts.reshape(vocab_size, vocab_size)
 
 
 def spread(chosen: list[Window], count: int) -> list[Window]:

@@ -4,8 +4,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,20 @@ from training.config import Paths, TrainConfig
 from training.cost import Meter
 from training.data.crops import batches
 from training.data.domain import Sequences
+from training.data.splits import first_with_split
 from training.evaluate import score, spread, windows
 from training.metrics import Live, Metrics
-from training.state import VALIDATION, Checkpoints, write_config
+from training.state import VALIDATION, Checkpoints, check_codec, check_model, same_function, write_config
 from training.step import State, make_step
 
 EVERY = 50
 """Steps between lines of metrics, each the mean of so many losses."""
+MARGIN = 1.0
+"""Nats by which a loss has to be worse than guessing to be given up: regularisers are no part of it, rounding is."""
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number; the last good checkpoint was kept."""
+    """The loss is no longer a number, or worse than guessing; the last good checkpoint was kept."""
 
 
 class Stopped(RuntimeError):
@@ -45,18 +47,22 @@ def train(config: TrainConfig, paths: Paths) -> State:
     """Train to `config.steps`, from the newest checkpoint in the workdir if there is one.
 
     Raises:
-        Diverged: the loss became NaN or infinite.
+        Diverged: the loss became NaN or infinite, or worse than guessing.
         Stopped: SIGINT or SIGTERM came; everything up to then is in a checkpoint.
         ValueError: data or checkpoint that do not fit.
     """
     first_process = jax.process_index() == 0
     console, mesh = Console(stderr=True, quiet=not first_process), devices.mesh()
+    store = paths.workdir / "data"
     with devices.first_alone():
-        sequences = config.domain.load(paths.data, "train", paths.workdir / "data")
-        held_out = config.domain.load(paths.data[:1], "validation", paths.workdir / "data")
-        write_config(config, paths.workdir)
+        sequences = config.domain.load(paths.data, "train", store)
+        held_out = first_with_split(paths.data, lambda one: config.domain.load(one, "validation", store))
+    check_codec(config, paths.workdir)
+    check_model(config, paths.workdir)
     checkpoints = Checkpoints(paths.workdir)
     state = checkpoints.read(config, mesh)
+    if first_process:
+        write_config(config, paths.workdir)
     if paths.init and int(state.step) == 0:
         state = _begin_with(state, config, paths.init, mesh)
     first = int(state.step)
@@ -65,10 +71,17 @@ def train(config: TrainConfig, paths: Paths) -> State:
     step, losses = make_step(config, mesh), []
     meter = Meter(config)
     live = Live(console, config, meter, first)
-    with Metrics(paths, config, first) as metrics, live.progress, _asked_to_stop() as asked:
+    with (
+        Metrics(paths, config, first) as metrics,
+        live.progress,
+        _asked_to_stop() as asked,
+        closing(checkpoints),
+    ):
         for number, batch in enumerate(batches(sequences, config, first), first + 1):
             state, loss = step(state, *devices.spread(batch, mesh))
             losses.append(_good(loss, number))
+            if number > config.optim.warmup + EVERY and len(losses) >= EVERY:
+                _better_than_guessing(float(np.mean(losses[-EVERY:])), number, config)
             meter.count(number - 1)
             live.show(number, losses[-EVERY:])
             last, stop = number == config.steps, asked() or checkpoints.preempted(number)
@@ -77,16 +90,14 @@ def train(config: TrainConfig, paths: Paths) -> State:
                 metrics.write(number, loss=float(np.mean(losses[-EVERY:])), **rates)
             nll = math.inf
             if number % config.evaluate_every == 0 or last:
-                nll = _look(config, devices.gathered(state.weights, mesh), held_out, number)
-                metrics.write(number, **{VALIDATION: nll})
+                nll, accuracy = _look(config, devices.gathered(state.weights, mesh), held_out, number)
+                metrics.write(number, **{VALIDATION: nll, "validation_accuracy": accuracy})
                 shown = f"{nll * config.domain.unit.factor:.4f} {config.domain.unit.name}"
                 live.progress.console.print(f"step {number}: validation {shown} (a sample of windows)")
             if number % config.save_every == 0 or nll < math.inf or stop:
                 checkpoints.save(state, nll)
             if stop and not last:
-                checkpoints.finish()
                 raise Stopped(f"stopped at step {number} and saved it: run the same command again to go on")
-    checkpoints.finish()
     return state
 
 
@@ -95,6 +106,15 @@ def _good(loss: jax.Array, number: int) -> float:
     if not np.isfinite(value):
         raise Diverged(f"the loss became {value} at step {number}; the last checkpoint is good")
     return value
+
+
+def _better_than_guessing(loss: float, number: int, config: TrainConfig) -> None:
+    worst = math.log(config.model.vocab_size) + MARGIN
+    if loss > worst:
+        raise Diverged(
+            f"the loss has been {loss:.2f} nats for {EVERY} steps at step {number}, and guessing has "
+            f"{worst - MARGIN:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept"
+        )
 
 
 @contextmanager
@@ -122,23 +142,24 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
 def _begin_with(state: State, config: TrainConfig, folder: Path, mesh: Mesh) -> State:
     """The state with the weights of a shipped model, which must compute what the run's model does."""
     found = load(folder)
-    names = "latents", "dtype", "remat", "dropout", "cross_attend_dropout"  # which change no parameter
-    if replace(found.config, **{name: getattr(config.model, name) for name in names}) != config.model:
+    if not same_function(found.config, config.model):
         raise ValueError(f"{folder} is a model of another config than the run's")
+    if found.codec.to_dict() != config.domain.codec.to_dict():
+        raise ValueError(f"{folder} has tokens of another kind than the run's data")
     params = to_params(found.model)
     params = jax.device_put(params, devices.placed(params, mesh, config.shard))
     return state._replace(params=params, average=state.average and jax.tree.map(jnp.copy, params))
 
 
-def _look(config: TrainConfig, weights: Params, held_out: Sequences, step: int) -> float:
-    """Mean NLL of a fixed sample of held-out windows, at the context of the current stage; processes share the work."""
+def _look(config: TrainConfig, weights: Params, held_out: Sequences, step: int) -> tuple[float, float]:
+    """Mean NLL and accuracy on a fixed sample of held-out windows, at the current stage's context; processes share the
+    work.
+    """
     context = config.stage(step - 1).context
     chosen = spread(windows(config.domain, held_out, config.model.latents), config.evaluate_windows)
     mine = chosen[jax.process_index() :: jax.process_count()]
     latents = min(config.model.latents, context)
-    scores = score(
-        config.model, weights, config.domain.codec, held_out, mine, context=context, latents=latents
-    )
-    sums = np.array([(found.nll, found.tokens) for found in scores]).reshape(-1, 2).sum(axis=0)
-    nll, tokens = process_allgather(sums).reshape(-1, 2).sum(axis=0)
-    return float(nll / tokens)
+    scores = score(config.model, weights, config.domain, held_out, mine, context=context, latents=latents)
+    sums = np.array(list(scores)).reshape(-1, 3).sum(axis=0)
+    nll, likeliest, tokens = process_allgather(sums).reshape(-1, 3).sum(axis=0)
+    return float(nll / tokens), float(likeliest / tokens)

@@ -68,7 +68,8 @@ class Live:
 
     def __init__(self, console: Console, config: TrainConfig, meter: Meter, first: int) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-        self.progress = Progress(*columns, console=console)
+        # A step may take minutes: of no speed in its usual 30 seconds rich would show no time left.
+        self.progress = Progress(*columns, console=console, speed_estimate_period=600)
         self._meter, self._unit = meter, config.domain.unit
         self._bar = self.progress.add_task("", total=config.steps, completed=first)
 
@@ -83,4 +84,8 @@ class Live:
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
     """The figures a run has written so far."""
-    return [json.loads(line) for line in (workdir / FILE).read_text().splitlines()]
+    lines = (workdir / FILE).read_text().splitlines()
+    whole = (
+        lines[:-1] if lines and not lines[-1].endswith("}") else lines
+    )  # a crash may have cut the last one
+    return [json.loads(line) for line in whole]

@@ -42,10 +42,10 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """The optimiser of a run of `steps` steps.
 
     Raises:
-        ValueError: an optimiser that is neither `adam` nor `muon`.
+        ValueError: an optimiser that is none of `OptimConfig.name`'s.
     """
     rate = schedule(config, config.rate, steps)
-    if config.name == "adam":
+    if config.name in ("adam", "adamw"):
 
         def decays(params: optax.Params) -> optax.Params:
             return jax.tree.map(lambda x: x.ndim > 1, params)
@@ -56,6 +56,7 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     elif config.name == "muon":
         core = muon(
             schedule(config, config.muon_rate, steps),
+            eps=config.eps,
             adam_learning_rate=rate,
             adam_b1=config.b1,
             adam_b2=config.b2,
@@ -63,5 +64,5 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
             muon_weight_dimension_numbers=matrices,
         )
     else:
-        raise ValueError(f"optimiser must be adam or muon, not {config.name!r}")
+        raise ValueError(f"optimiser must be adam, adamw or muon, not {config.name!r}")
     return optax.chain(optax.clip_by_global_norm(config.clip), core)

@@ -15,7 +15,12 @@ def complete(
     """The first half of `count` sequences, spread over the split, and what the model makes of the rest.
 
     The rest is as long as it was, but for `most` tokens at most. All sequences go on side by side.
+
+    Raises:
+        ValueError: nothing is wanted.
     """
+    if min(count, most) < 1:
+        raise ValueError("there is nothing to complete: give at least 1 sequence and 1 token")
     chosen = np.linspace(0, len(sequences) - 1, min(count, len(sequences))).astype(int)
     whole = [sequences[int(number)].astype(np.int32) for number in chosen]
     primers = [tokens[: max(len(tokens) // 2, 1)] for tokens in whole]

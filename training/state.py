@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,10 +15,13 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
 
 from perceiver_ar.checkpoint import CODEC
+from perceiver_ar.config import ModelConfig
 from training import devices
 from training.config import TrainConfig
 from training.step import State, new_state
 
+CHECKPOINTS = "checkpoints"
+"""Folder in a run's workdir."""
 VALIDATION = "validation_nll"
 BYTES = 4
 """Of a number in a checkpoint."""
@@ -36,7 +40,7 @@ class Checkpoints:
             best_fn=_merit,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
         )
-        self._folder = (workdir / "checkpoints").resolve()
+        self._folder = (workdir / CHECKPOINTS).resolve()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: State, nll: float = math.inf) -> None:
@@ -52,7 +56,7 @@ class Checkpoints:
                 raise OSError("No space left")
             self._manager.save(int(state.step), args=args, metrics={VALIDATION: nll})
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Wait until everything is written; OSError as in `save`."""
         with self._writing():
             self._manager.wait_until_finished()
@@ -72,15 +76,17 @@ class Checkpoints:
         """Whether the machines are about to be taken away; only a run on several processes is told so this way."""
         return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
-    def read(self, config: TrainConfig, mesh: Mesh, *, best: bool = False) -> State:
-        """The newest state, or the best one, or a fresh one where there is none, on the mesh's devices.
+    def read(self, config: TrainConfig, mesh: Mesh, *, best: bool = False, fresh: bool = True) -> State:
+        """The newest state, or the best one, on the mesh's devices; where there is none a new one if it may be `fresh`.
 
         Raises:
-            ValueError: the checkpoint is of another model or optimiser than `config` describes.
+            ValueError: there is none, or it is of another model or optimiser than `config` describes.
         """
         step = self._manager.best_step() if best else self._manager.latest_step()
         shapes = jax.eval_shape(lambda: new_state(config))
         places = devices.placed(shapes, mesh, config.shard)
+        if step is None and not fresh:
+            raise ValueError(f"{self._folder.parent} has no checkpoint yet: train for longer")
         if step is None:
             return jax.jit(lambda: new_state(config), out_shardings=places)()
         wanted = jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
@@ -104,15 +110,36 @@ def read_config(workdir: Path) -> TrainConfig:
 
 
 def write_config(config: TrainConfig, workdir: Path) -> None:
-    """The resolved config as `config.json`, and what makes its tokens as `codec.json`, beside the checkpoints.
-
-    Raises:
-        ValueError: as in `check_codec`.
-    """
-    check_codec(config, workdir)
+    """The resolved config as `config.json`, and what makes its tokens as `codec.json`, beside the checkpoints."""
     workdir.mkdir(parents=True, exist_ok=True)
     for name, values in (("config.json", config.to_dict()), (CODEC, config.domain.codec.to_dict())):
         (workdir / name).write_text(json.dumps(values, indent=1) + "\n")
+
+
+def check_model(config: TrainConfig, workdir: Path) -> None:
+    """Refuse to go on with a model that computes something else from the same parameters.
+
+    Raises:
+        ValueError: the run in this folder has another model than `config` describes.
+    """
+    try:
+        before = read_config(workdir).model
+    except ValueError:
+        return  # no run yet, or one that was never written whole
+    if not same_function(before, config.model):
+        raise ValueError(
+            f"the run in {workdir} has another model: give the same --model options as it began with, or another "
+            "--workdir"
+        )
+
+
+def same_function(one: ModelConfig, other: ModelConfig) -> bool:
+    """Whether two models compute the same from the same parameters, up to rounding and for as many latents."""
+    free = {
+        name: getattr(other, name)
+        for name in ("latents", "dtype", "remat", "dropout", "cross_attend_dropout")
+    }
+    return replace(one, **free) == other
 
 
 def check_codec(config: TrainConfig, workdir: Path) -> None:

@@ -1,6 +1,6 @@
 """One step of training, and one look at held-out windows."""
 
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple, cast
 
 import jax
@@ -89,6 +89,7 @@ def make_step(config: TrainConfig, mesh: Mesh):
     )
 
 
+@cache
 def make_score(config: ModelConfig):
     """A jitted (params, tokens, positions, targets) -> NLL in nats of each target, and whether it was likeliest.
 

@@ -13,7 +13,7 @@ from perceiver_ar.codecs.base import Codec
 from training.data.domain import Domain, Pieces, Sequences
 from training.data.made import Made
 from training.data.sources import names_of_split
-from training.data.store import Notes, Recipe, framed, prepare, read_pieces
+from training.data.store import Notes, Recipe, framed, prepare_all, read_pieces
 
 STATES = 8
 """Codes of a codebook that are made up: few, so that a small model finds out how they follow each other."""
@@ -56,11 +56,9 @@ class Audio(Domain):
 
     def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Sequences:
         if sources:
-            return Pieces.join(
-                [read_pieces(prepare(self.recipe(source, split), store)) for source in sources]
-            )
+            return Pieces.join([*map(read_pieces, prepare_all(self.recipe, sources, split, store))])
         print(f"no --data: the {split} split is made up, to try things out with", file=sys.stderr)
-        return Made(self._made_up, self.frames * self.codebooks, split)
+        return Made(self._made_up, split)
 
     def recipe(self, source: Path, split: str) -> Recipe:
         names = names_of_split(source, split, (".npy",))

@@ -31,10 +31,12 @@ class Crop(NamedTuple):
 
     tokens: np.ndarray
     scored: int
+    start: int = 0
+    """Step of the first token, whose position is the codec's there."""
 
 
 def batch_of(crops: list[Crop], codec: Codec, context: int, latents: int) -> Batch:
-    """Crops of at most `context + 1` tokens, padded on the left, positions counted from a crop's first token.
+    """Crops of at most `context + 1` tokens, padded on the left.
 
     The last `latents` tokens are targets, and padding where they are not scored.
     """
@@ -44,8 +46,9 @@ def batch_of(crops: list[Crop], codec: Codec, context: int, latents: int) -> Bat
     for number, crop in enumerate(crops):
         tokens[number, shift[number] :] = crop.tokens
         targets[number, latents - crop.scored :] = tokens[number, context + 1 - crop.scored :]
-    steps = np.maximum(np.arange(context) - shift[:, None], 0)
-    return Batch(tokens[:, :-1], codec.positions(0, context)[steps], targets)
+    start = np.array([crop.start for crop in crops])
+    steps = start[:, None] + np.maximum(np.arange(context) - shift[:, None], 0)
+    return Batch(tokens[:, :-1], codec.positions(0, int(steps.max()) + 1)[steps], targets)
 
 
 def training_batch(
@@ -65,11 +68,13 @@ def training_batch(
         rng = np.random.default_rng((config.seed, step, row))
         sequence = sequences[sequences.draw(rng)]
         first = domain.first_scored(len(sequence))
-        end = int(rng.integers(min(first + latents, len(sequence)), len(sequence) + 1))
+        least = first + latents if config.shortest_crop is None else max(config.shortest_crop, first + 1)
+        end = int(rng.integers(min(least, len(sequence)), len(sequence) + 1))
         # What an augmentation makes shorter is still as long as it should be.
         begin = max(0, end - 2 * (stage.context + 1))
         tokens = domain.augment(sequence[begin:end].astype(np.int32), rng)[-(stage.context + 1) :]
-        crops.append(Crop(tokens, min(latents, end - first, len(tokens) - 1)))
+        start = end - len(tokens) if domain.placed else 0
+        crops.append(Crop(tokens, min(latents, end - first, len(tokens) - 1), start))
     return batch_of(crops, domain.codec, stage.context, latents)
 
 

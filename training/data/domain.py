@@ -98,7 +98,7 @@ class Domain(ABC):
         """The sequences of one split of all sources, prepared into the folder `store` if they are not there yet.
 
         Raises:
-            ValueError: a source that is missing, of another layout, or without the split.
+            ValueError: a source that is missing, of another layout, or none that has the split (`NoSplit`).
         """
 
     def recipe(self, source: Path, split: str) -> "Recipe":
@@ -117,6 +117,14 @@ class Domain(ABC):
     def augment(self, tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A training example changed at random into another that is as good."""
         return tokens
+
+    @property
+    def placed(self) -> bool:
+        """Whether a crop keeps the positions it has in its sequence; if not, they are counted from its first token.
+
+        By default where there are several axes: the middle of an image is no other image's corner.
+        """
+        return self.codec.positions(0, 1).shape[1] > 1
 
     def first_scored(self, length: int) -> int:
         """Index of the first token to learn and to score, of a sequence of so many: all but SOS."""

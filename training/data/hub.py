@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.data.splits import ALIASES
+from training.data.splits import ALIASES, NoSplit
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset
@@ -26,7 +26,8 @@ def shards(source: Path, name: str) -> list[str]:
     """Cut `SPLIT/ROWS` into names for `rows`: a shard of the dataset each, or all of them where they are one text.
 
     Raises:
-        ValueError: there is no such dataset or split, or nothing in it that can be read so.
+        NoSplit: the dataset has others.
+        ValueError: there is no such dataset, or nothing in it that can be read so.
     """
     split, kind = name.split("/")
     count = 1 if kind == "lines" else _stream(source, split, kind)[0].num_shards
@@ -77,7 +78,7 @@ def _stream(source: Path, split: str, kind: str) -> "tuple[IterableDataset, str]
         stream: Any = builder.as_streaming_dataset()
     named = {ALIASES.get(str(name), str(name)): name for name in stream}
     if split not in named:
-        raise ValueError(f"{source} has no {split!r} split, but {', '.join(map(str, stream))}")
+        raise NoSplit(f"{source} has no {split!r} split, but {', '.join(map(str, stream))}")
     stream = stream[named[split]]
     with _told(source):
         features = stream.features or dict.fromkeys(next(iter(stream), {}))

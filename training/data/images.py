@@ -15,7 +15,7 @@ from perceiver_ar.codecs.images import ImageCodec, Order
 from perceiver_ar.config import SOS
 from training.data.domain import Domain, Sample, Sequences, Unit
 from training.data.sources import names_of_split
-from training.data.store import Notes, Recipe, in_order, prepare
+from training.data.store import Notes, Recipe, in_order, prepare_all
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -68,14 +68,16 @@ class Images(Domain):
             raise ValueError(
                 "say where the images are: --data and a folder, a zip or a tar of JPEG or PNG files"
             )
-        paths = [prepare(self.recipe(source, split), store) for source in sources]
+        paths = prepare_all(self.recipe, sources, split, store)
         return Pictures(self.codec, [np.load(path, mmap_mode="r") for path in paths])
 
     def recipe(self, source: Path, split: str) -> Recipe:
         names = names_of_split(source, split, SUFFIXES, "image")
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         facts = {"files": len(names), "names_sha256": digest, "shape": self.codec.shape}
-        return Recipe(source, split, names, facts, self._decode, "images")
+        codec = self.codec.to_dict()
+        del codec["order"]  # the same pixels serve both
+        return Recipe(source, split, names, facts, self._decode, "images", {"codec": codec})
 
     def _decode(self, files: Iterator[tuple[str, bytes]], notes: Notes) -> Iterator[np.ndarray]:
         """Bytes (1, height, width, 3) of each."""
@@ -84,7 +86,10 @@ class Images(Domain):
 
     def _pixels(self, file: tuple[str, bytes]) -> np.ndarray:
         name, content = file
-        image = pixels(content)
+        try:
+            image = pixels(content)
+        except Exception as error:  # Pillow raises OSError, SyntaxError, zlib's and struct's errors and more
+            raise ValueError(f"{name} is damaged, or no image: get it again, or leave it out") from error
         if image.shape != self.codec.shape:
             height, width, _ = image.shape
             raise ValueError(

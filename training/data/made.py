@@ -8,6 +8,8 @@ import numpy as np
 
 from perceiver_ar.config import SOS
 
+ENDLESS = 2**31
+"""Sequences of the split `train`."""
 HELD_OUT = 64
 """Sequences of every split but `train`, which never ends."""
 
@@ -16,12 +18,11 @@ class Made(NamedTuple):
     """SOS and what `make` draws: another sequence for each number, and each split."""
 
     make: Callable[[np.random.Generator], np.ndarray]
-    """Gives int32 tokens (size,)."""
-    size: int
+    """Gives int32 tokens (n,)."""
     split: str
 
     def __len__(self) -> int:
-        return 2**31 if self.split == "train" else HELD_OUT
+        return ENDLESS if self.split == "train" else HELD_OUT
 
     def __getitem__(self, number: int) -> np.ndarray:
         if not 0 <= number < len(self):
@@ -30,7 +31,7 @@ class Made(NamedTuple):
         return np.concatenate([np.array([SOS], np.int32), self.make(rng)])
 
     def length(self, number: int) -> int:
-        return 1 + self.size
+        return len(self[number])
 
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(0, len(self)))

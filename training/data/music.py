@@ -13,9 +13,9 @@ import numpy as np
 from perceiver_ar.codecs.music import PITCHES, MusicCodec, import_note_seq
 from perceiver_ar.config import FIRST_DATA
 from training.data.domain import Domain, Pieces, Sample
-from training.data.sources import contents, names_in
-from training.data.splits import split_of
-from training.data.store import Notes, Recipe, framed, prepare, read_pieces
+from training.data.sources import names_in, read
+from training.data.splits import NoSplit, split_of
+from training.data.store import Notes, Recipe, framed, prepare_all, read_pieces
 
 ONE_IN = 50
 """Of so many files without a split one is drawn for validation, and one to test."""
@@ -48,12 +48,12 @@ class Music(Domain):
             raise ValueError(
                 "say where the performances are: --data and a folder, a zip or a tar of MIDI files"
             )
-        return Pieces.join([read_pieces(prepare(self.recipe(source, split), store)) for source in sources])
+        return Pieces.join([*map(read_pieces, prepare_all(self.recipe, sources, split, store))])
 
     def recipe(self, source: Path, split: str) -> Recipe:
         files = _files_of(source, split)
         if not files:
-            raise ValueError(
+            raise NoSplit(
                 f"{source} has no pieces in its {split!r} split: name a folder so, or list them as MAESTRO's csv does"
             )
         facts = {"files": list(files), "codec": self.codec.to_dict()}
@@ -102,7 +102,7 @@ def _files_of(source: Path, split: str) -> dict[str, str]:
 
 def _table(source: Path, names: list[str]) -> list[dict[str, str]]:
     """The rows of the first csv that is laid out as MAESTRO's is, in any of its versions; none without one."""
-    for table in contents(source, names):
+    for _, table in sorted(read(source, names)):
         rows = list(csv.DictReader(io.StringIO(table.decode("utf-8-sig", "replace"))))
         if rows and {"midi_filename", "split"} <= set(rows[0]):
             return rows

@@ -1,6 +1,9 @@
 """What names say of splits."""
 
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 ALIASES = {
     "train": "train",
@@ -10,6 +13,27 @@ ALIASES = {
     "dev": "validation",
 }
 """Words in the names of files and folders that mean a split, beside the splits' own names."""
+
+
+class NoSplit(ValueError):
+    """A source that can be read, and has nothing of a split."""
+
+
+Made = TypeVar("Made")
+
+
+def first_with_split(sources: Sequence[Path], make: Callable[[tuple[Path, ...]], Made]) -> Made:
+    """What `make` makes of the first source that has the split; of none where none was given.
+
+    Raises:
+        NoSplit: no source has it.
+    """
+    for source in sources[:-1]:
+        try:
+            return make((source,))
+        except NoSplit:
+            continue
+    return make(tuple(sources[-1:]))
 
 
 def split_of(name: str) -> str | None:

@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,7 @@ from rich.progress import track
 from perceiver_ar.config import EOS, SOS
 from training.data import sources
 from training.data.domain import Pieces
+from training.data.splits import NoSplit
 
 AHEAD = 128
 """Items that are worked on, or done and waiting for their turn: what is held in memory."""
@@ -69,6 +71,8 @@ class Recipe:
     """Can be pickled, since it is sent to other processes."""
     unit: str = "tokens"
     """What the first axis of a piece counts."""
+    told: dict[str, Any] = field(default_factory=dict)
+    """What else the manifest says, such as the codec. Unlike `facts` it has no part in the name of the file."""
 
 
 def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
@@ -80,10 +84,12 @@ def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
         run: makes the parts; by default the processes of this machine do.
 
     Raises:
-        ValueError: none of the files can be used.
+        NoSplit: the source is a dataset without the split.
+        ValueError: none of the files can be used, or the source is damaged.
+        OSError: the system killed one of the processes.
     """
     source, split = recipe.source, recipe.split
-    key = json.dumps([*sources.identity(source), *recipe.facts.values()])
+    key = json.dumps([*sources.identity(source, recipe.names), *recipe.facts.values()])
     stem = f"{sources.label(source)}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     path, folder = store / f"{stem}.npy", store / f"{stem}.parts"
     if path.exists():
@@ -107,6 +113,38 @@ def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
     return path
 
 
+def prepare_all(
+    recipe: Callable[[Path, str], Recipe],
+    given: Iterable[Path],
+    split: str,
+    store: Path,
+    run: Runner | None = None,
+) -> list[Path]:
+    """As `prepare` the files of all sources that have the split; a line on stderr for each that lacks it.
+
+    So archives that hold a split each can be given together, as ImageNet's are.
+
+    Args:
+        recipe: a domain's.
+
+    Raises:
+        NoSplit: none has it.
+        ValueError, OSError: as `prepare`.
+    """
+    paths, lacking = [], {}
+    for source in given:
+        try:
+            paths.append(prepare(recipe(source, split), store, run))
+        except NoSplit as error:
+            lacking[source] = error
+    if lacking and not paths:
+        first = next(iter(lacking.values()))
+        raise first if len(lacking) == 1 else NoSplit(f"no source has a {split!r} split: {first}")
+    for source in lacking:
+        print(f"{source} has no {split!r} split, so it adds nothing to it", file=sys.stderr)
+    return paths
+
+
 def by_processes(make: Make, parts: list[Part], title: str) -> None:
     """Make parts with all cores, and a bar that counts them; a single one in this process, which begins at once."""
     bar = partial(track, description=f"Preparing {title}", total=len(parts), console=Console(stderr=True))
@@ -116,6 +154,11 @@ def by_processes(make: Make, parts: list[Part], title: str) -> None:
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             deque(bar(in_order(pool, make, parts)), maxlen=0)
+        except BrokenProcessPool as error:
+            raise OSError(
+                f"a process that prepared {title} was killed, most likely for want of memory: run the same again to go "
+                "on, or first `python -m training prepare` with `-- --direct_num_workers=2`, for fewer at a time"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -151,7 +194,8 @@ def _join(recipe: Recipe, paths: list[Path], path: Path) -> None:
         saved = save_pieces(unfinished, (piece for part in full for piece in _pieces_of(part)))
         with unfinished.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        manifest = sources.origin(recipe.source, recipe.names) | {"split": recipe.split} | recipe.facts
+        manifest = sources.origin(recipe.source, recipe.names) | {"split": recipe.split}
+        manifest |= recipe.told | recipe.facts
         manifest |= {
             "pieces": saved["pieces"],
             recipe.unit: saved["size"],

@@ -18,7 +18,7 @@ from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.text import TextCodec
 from training.data.domain import Domain, Pieces, Sequences, Unit
 from training.data.sources import label, names_of_split, read
-from training.data.store import Notes, Recipe, framed, in_order, manifest_of, prepare, read_pieces
+from training.data.store import Notes, Recipe, framed, in_order, manifest_of, prepare_all, read_pieces
 
 SUFFIXES = (".txt", ".tokens", ".raw")
 LINES, LONGEST = 200_000, 1_000
@@ -51,7 +51,7 @@ class Text(Domain):
     def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Pieces:
         if not sources:
             raise ValueError("say where the texts are: --data and a folder, a zip or a tar of .txt files")
-        return Pieces.join([self._load_source(source, split, store) for source in sources])
+        return Pieces.join([_counted(path) for path in prepare_all(self.recipe, sources, split, store)])
 
     def texts(self, source: Path, split: str) -> Iterator[str]:
         """The texts of a split, one a sequence: together all that its files hold, but for those that are blank.
@@ -80,7 +80,7 @@ class Text(Domain):
         names = self._names(source, split)
         digest = hashlib.sha256(self.codec.subwords.encode()).hexdigest()
         facts = {"files": names, "subwords_sha256": digest, "title": self.title}
-        return Recipe(source, split, names, facts, self._encode)
+        return Recipe(source, split, names, facts, self._encode, told={"codec": self.codec.to_dict()})
 
     def _encode(self, files: Iterator[tuple[str, bytes]], notes: Notes) -> Iterator[np.ndarray]:
         codec = self.codec
@@ -94,11 +94,6 @@ class Text(Domain):
         with ThreadPoolExecutor() as pool:  # SentencePiece lets go of Python's lock
             for tokens in in_order(pool, codec.encode, counted()):
                 yield framed(tokens, codec.vocab_size)
-
-    def _load_source(self, source: Path, split: str, store: Path) -> Pieces:
-        path = prepare(self.recipe(source, split), store)
-        pieces, manifest = read_pieces(path), manifest_of(path)
-        return Pieces(pieces.tokens, pieces.offsets, {name: manifest[name] for name in COUNTED})
 
     @property
     def unit(self) -> Unit:
@@ -122,6 +117,12 @@ class Text(Domain):
             "word_perplexity": float(np.exp(nats / (words + lines))),
             "word_perplexity_pg19": float(np.exp(nats / words)),
         }
+
+
+def _counted(path: Path) -> Pieces:
+    """A token file with its manifest's counts."""
+    pieces, manifest = read_pieces(path), manifest_of(path)
+    return Pieces(pieces.tokens, pieces.offsets, {name: manifest[name] for name in COUNTED})
 
 
 def train_lines(sources: Iterable[Path]) -> Iterator[str]:

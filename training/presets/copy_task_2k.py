@@ -22,7 +22,8 @@ PRESET = replace(
 
 TINY = replace(
     PRESET,
-    model=replace(PRESET.model, width=128, layers=1, heads=4, cross_heads=4, dropout=0.0, remat=False),
+    domain=replace(DOMAIN, shortest=32),
+    model=replace(PRESET.model, width=128, layers=1, heads=4, cross_heads=1, dropout=0.0, remat=False),
     stages=(Stage(1.0, DOMAIN.length, 8),),
     steps=2000,
     optim=OptimConfig(rate=2e-3, warmup=100, decay=400),

@@ -28,7 +28,7 @@ PRESET = TrainConfig(
 
 TINY = replace(
     PRESET,
-    model=replace(PRESET.model, width=128, heads=4, cross_heads=4, dropout=0.0),
+    model=replace(PRESET.model, width=128, heads=4, cross_heads=1, dropout=0.0),
     stages=(Stage(1.0, 32, 64),),
     steps=500,
     optim=OptimConfig(rate=2e-3, warmup=100, decay=100),

@@ -1,0 +1,61 @@
+"""What `python -m training` says and makes without training."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from training.__main__ import main
+from training.curves import curves
+from training.presets.copy_task_32 import TINY
+from training.state import write_config
+
+
+def test_a_run_without_a_checkpoint_is_not_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(TINY, tmp_path)
+    assert main(["export", str(tmp_path), str(tmp_path / "out"), "--licence", "CC0-1.0"]) == 2
+    assert "no checkpoint yet" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_what_a_run_needs_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["maestro", "--tiny", "--dry-run", "--workdir", str(tmp_path / "run")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["parameters"] == 198_528 and said["config"]["model"]["width"] == 64
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "curves.png"
+    assert main(["curves", str(tmp_path), str(output)]) == 2
+    assert "no metrics yet" in capsys.readouterr().err
+    lines = [{"step": step, "loss": 6.0 - step / 50} for step in (50, 100, 150)]
+    lines.insert(2, {"step": 100, "validation_nll": 4.5})
+    # Resumed from step 100: what is written of it later counts.
+    lines += [{"step": 150, "loss": 2.0}, {"step": 200, "loss": 1.5}, {"step": 200, "validation_nll": 2.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = curves(tmp_path)
+    assert found["loss"] == ([50, 100, 150, 200], [5.0, 4.0, 2.0, 1.5])
+    assert found["validation_nll"] == ([100, 200], [4.5, 2.5])
+    assert main(["curves", str(tmp_path), str(tmp_path / "curves.txt")]) == 2
+    assert "does not end in .png" in capsys.readouterr().err
+    assert main(["curves", str(tmp_path), str(output)]) == 0
+    with Image.open(output) as picture:
+        colours = picture.convert("RGB").getcolors(2**16)
+    assert picture.format == "PNG" and colours is not None and len(colours) > 20
+
+
+def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    presets = "imagenet64,maestro,maestro_audio,pg19,piano,piano_small,transcribed_piano,wikitext103"
+    assert f"{presets},evaluate,export,vocabulary,curves" in capsys.readouterr().err
+    assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
+    assert "no model 'nope'" in capsys.readouterr().err
+    assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "no training run" in capsys.readouterr().err
+    assert main(["maestro", "--data", str(tmp_path / "none.zip"), "--workdir", str(tmp_path / "run")]) == 2
+    assert "neither a folder nor a zip" in capsys.readouterr().err
