@@ -86,7 +86,20 @@ def test_a_batch_shows_the_tokens_before_each_target(pieces: Pieces) -> None:
         batch = crops.training_batch(pieces, CONFIG, step)
         context = CONFIG.stage(step).context
         assert batch.tokens.shape == (2, context) and batch.targets.shape == (2, MODEL.latents)
-        assert np.array_equal(batch.tokens[:, -MODEL.latents + 1 :], batch.targets[:, :-1])
+        before, targets = batch.tokens[:, -MODEL.latents + 1 :], batch.targets[:, :-1]
+        scored = targets != PAD
+        assert scored.any() and np.array_equal(before[scored], targets[scored])
+
+
+def test_first_and_last_tokens_are_learned_as_often_as_others() -> None:
+    tokens = np.arange(100, 200)
+    one = Pieces(np.concatenate([[SOS], tokens]), np.array([0, 101]))
+    config = replace(CONFIG, domain=Music(0, 0.0, 0), stages=(Stage(1.0, 64, 64),))
+    seen = np.concatenate([crops.training_batch(one, config, step).targets.ravel() for step in range(40)])
+    counts = np.bincount(seen[seen != PAD], minlength=200)[100:]
+    # Of 115 ends 16 have a token among their targets, and those near the edges up to twice as many.
+    expected = 40 * 64 * 16 / 115
+    assert counts.min() > 0.8 * expected and counts.max() < 2.4 * expected
 
 
 def test_a_batch_depends_on_seed_and_step_alone(pieces: Pieces) -> None:

@@ -54,9 +54,9 @@ def batch_of(crops: list[Crop], codec: Codec, context: int, latents: int) -> Bat
 def training_batch(
     sequences: Sequences, config: TrainConfig, step: int, rows: Iterable[int] | None = None
 ) -> Batch:
-    """The batch of a step: crops that end anywhere in a sequence, each token as likely as any other.
+    """The batch of a step: crops that end anywhere in a sequence, the first and last tokens as often learned as others.
 
-    A crop near a sequence's beginning is shorter and padded, so that first tokens are predicted too.
+    A crop near a sequence's beginning is shorter and padded.
 
     Args:
         rows: numbers of the examples to make, each the same whoever makes it; all of the batch by default.
@@ -69,7 +69,12 @@ def training_batch(
         sequence = sequences[sequences.draw(rng)]
         first = domain.first_scored(len(sequence))
         least = first + latents if config.shortest_crop is None else max(config.shortest_crop, first + 1)
-        end = int(rng.integers(min(least, len(sequence)), len(sequence) + 1))
+        # Ends drawn from the sequence alone would leave its last token to one of them, and its first one likewise.
+        end = int(
+            np.clip(
+                rng.integers(first + 1, len(sequence) + latents), min(least, len(sequence)), len(sequence)
+            )
+        )
         # What an augmentation makes shorter is still as long as it should be.
         begin = max(0, end - 2 * (stage.context + 1))
         tokens = domain.augment(sequence[begin:end].astype(np.int32), rng)[-(stage.context + 1) :]
