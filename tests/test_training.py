@@ -137,8 +137,8 @@ def test_the_rate_warms_up_stays_and_decays_to_nothing() -> None:
     assert rates == pytest.approx([0, 0.25, 0.5, 0.5, 0.25, 0])
 
 
-@pytest.mark.parametrize("name", ["adam", "muon"])
-def test_an_optimiser_lowers_the_loss(name: str) -> None:
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+def test_an_optimiser_lowers_the_loss(name: Any) -> None:
     update = optimiser(OptimConfig(name=name, rate=0.01, warmup=1), 50)
     params = to_params(PerceiverAR(MODEL, jax.random.key(0)))
     target = jax.tree.map(lambda x: x + 0.1, params)
@@ -166,7 +166,7 @@ def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
         values = jnp.linalg.svd(matrix, compute_uv=False)
         assert float(values.min()) > 0.5 and float(values.max()) < 1.5
     with pytest.raises(ValueError, match="adam, adamw or muon"):
-        optimiser(OptimConfig(name="sgd"), 10)
+        optimiser(OptimConfig(**{"name": "sgd"}), 10)
 
 
 def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) -> None:
