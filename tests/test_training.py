@@ -28,7 +28,7 @@ from training.loop import Diverged, Stopped, train
 from training.loss import token_nll, training_loss
 from training.metrics import read_metrics
 from training.optim import optimiser, schedule
-from training.state import Checkpoints, read_config
+from training.state import Checkpoints, read_config, same_function
 from training.step import new_state
 
 CODEC = MusicCodec()
@@ -166,7 +166,7 @@ def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
         values = jnp.linalg.svd(matrix, compute_uv=False)
         assert float(values.min()) > 0.5 and float(values.max()) < 1.5
     with pytest.raises(ValueError, match="adam, adamw or muon"):
-        optimiser(OptimConfig(**{"name": "sgd"}), 10)
+        optimiser(OptimConfig(name="sgd"), 10)
 
 
 def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) -> None:
@@ -366,6 +366,14 @@ def test_train_export_evaluate_and_begin_again(
     for a, b in zip(*map(jax.tree.leaves, (again.params, to_params(exported.model))), strict=True):
         assert np.array_equal(a, b)
     assert not np.array_equal(again.params["embedding"], start.params["embedding"])
+
+
+def test_what_leaves_a_model_the_same_function() -> None:
+    more = replace(MODEL, latents=32, dtype="bfloat16", remat=True, position_shape=(128,))
+    assert same_function(MODEL, more) and same_function(more, MODEL)
+    assert not same_function(MODEL, replace(MODEL, rotary_fraction=1.0))
+    tables = replace(MODEL, position="learned")
+    assert not same_function(tables, replace(tables, position_shape=(128,)))
 
 
 def test_another_model_is_refused_and_the_run_stays_as_it_was(archive: Path, tmp_path: Path) -> None:
