@@ -29,7 +29,7 @@ MODELS = (
         "expressive piano performances, trained on MAESTRO and ASAP",
         "CC BY-NC-SA 4.0",
         16_384,
-        "11e5b5f9a292fc19696f21a29bda40947fef4494ba820de2798115d7251423fc",
+        "d2ba3b4cc9e548330a58a18459414c15e3edc201ea6ce7150aac76ef9999395e",
         default=True,
     ),
     Shipped(
