@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.contest import positive, say
 from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.music import MusicCodec, Note, NoteStream
-from perceiver_ar.continuation import MOST_TOKENS_A_SECOND, Request, take_stream
+from perceiver_ar.continuation import MOST_TOKENS_A_SECOND, Request, musical, take_stream
 from perceiver_ar.generate import generate
 from perceiver_ar.registry import DEFAULT
 from perceiver_ar.sampling import Sampling
@@ -88,6 +88,7 @@ def continued(
     """Takes of `seconds` of a primer: what `perceiver-ar continue` makes of the same primer, sampling and seed."""
     streams = [take_stream(model.music, primer) for _ in range(takes)]
     nll, counted, made = np.zeros(takes), np.zeros(takes, int), 0
+    sampling = musical(model.music, sampling)
     chunks = generate(model.model, model.codec, [primer], takes=takes, sampling=sampling, seed=seed)
     with closing(chunks):
         while made < ceil(MOST_TOKENS_A_SECOND * seconds) and any(one.time < seconds for one in streams):

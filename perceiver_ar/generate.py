@@ -18,7 +18,7 @@ from perceiver_ar.cache import Cache
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
 from perceiver_ar.model import PerceiverAR
-from perceiver_ar.sampling import Sampling, gumbel, sample
+from perceiver_ar.sampling import Sampling, gumbel, resting, sample
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
@@ -113,7 +113,7 @@ class _Run:
     ) -> None:
         self.chunk, self.closed = chunk, False
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
-        self.legal, self.values = jnp.asarray(codec.legal), sampling.array()
+        self.legal, self.sampling, self.values = jnp.asarray(codec.legal), sampling, sampling.array()
         rows = jnp.arange(len(primers) * takes)
         self.keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
         data = [np.count_nonzero(primer >= FIRST_DATA) for primer in primers]
@@ -229,6 +229,7 @@ class _Run:
             self.legal,
             self.values,
             self.drawn,
+            self.sampling.rested(self.history).astype(np.int32),
             steps,
         )
 
@@ -280,27 +281,32 @@ def _steps(  # noqa: PLR0913
     legal: Array,
     values: Array,
     drawn: Int[Array, "rows"],
+    rested: Int[Array, "rows"],
     count: Array,
 ) -> tuple[Cache, Array, Array, Array]:
     """`count` steps, at most as many as there are positions: draw a token, then call the model on it.
 
-    `drawn` counts each row's data tokens so far: its step in the table of legal tokens.
+    `drawn` counts each row's data tokens so far: its step in the table of legal tokens. `rested` counts the tokens of
+    `Sampling.rest` that it ends with.
     """
     rows, size, _ = positions.shape
     numbers = drawn[:, None] + jnp.arange(size)
     noise = gumbel(keys, numbers, logits.shape[-1])
     allowed = legal[numbers % legal.shape[0]]
+    rest = resting(values, jnp.arange(logits.shape[-1]))
     tokens = jnp.zeros((rows, size), jnp.int32)
     record = jnp.zeros((rows, size, logits.shape[-1]), jnp.float32)
 
     def step(i: Array, carry: tuple) -> tuple:
-        cache, logits, tokens, record = carry
+        cache, logits, tokens, record, rested = carry
         at = partial(jax.lax.dynamic_index_in_dim, index=i, axis=1, keepdims=False)
-        token = sample(logits, at(allowed), values, at(noise))
+        tired = (rested >= values[6])[:, None] & rest
+        token = sample(logits, at(allowed) & ~tired, values, at(noise))
+        rested = jnp.where(resting(values, token), rested + 1, 0)
         tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, i))
         record = jax.lax.dynamic_update_slice(record, logits[:, None], (0, i, 0))
         position = jax.lax.dynamic_slice_in_dim(positions, i, 1, axis=1)
         new, cache = model(token[:, None], position, 1, cache)
-        return cache, new[:, 0], tokens, record
+        return cache, new[:, 0], tokens, record, rested
 
-    return jax.lax.fori_loop(0, count, step, (cache, logits, tokens, record))
+    return jax.lax.fori_loop(0, count, step, (cache, logits, tokens, record, rested))[:4]

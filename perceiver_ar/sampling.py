@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from perceiver_ar.attention import MASKED
@@ -25,6 +26,10 @@ class Sampling:
     """Most tokens kept; 0: all."""
     min_p: float = 0.0
     """Least probability kept, relative to the likeliest token (Nguyen et al. 2024)."""
+    rest: tuple[int, int] = (0, 0)
+    """First token, and the one behind the last, of those that let nothing happen."""
+    rests: int = 0
+    """Most of them in a row."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:
@@ -36,20 +41,26 @@ class Sampling:
         if not 0 <= self.min_p < 1:
             raise ValueError(f"min-p must be at least 0 and below 1, not {self.min_p:g}")
 
-    def array(self) -> Float[Array, "4"]:
+    def array(self) -> Float[Array, "7"]:
         """The values as one array, so that a new temperature compiles nothing."""
-        return jnp.array([self.temperature, self.top_p, self.top_k, self.min_p], jnp.float32)
+        values = self.temperature, self.top_p, self.top_k, self.min_p, *self.rest, self.rests
+        return jnp.array(values, jnp.float32)
+
+    def rested(self, tokens: Int[np.ndarray, "rows seq"]) -> Int[np.ndarray, "rows"]:
+        """How many tokens of `rest` each row ends with."""
+        other = (tokens < self.rest[0]) | (tokens >= self.rest[1])
+        return np.where(other.any(axis=1), other[:, ::-1].argmax(axis=1), tokens.shape[1])
 
 
 def allowed(
-    logits: Float[Array, "rows vocab"], legal: Bool[Array, "rows vocab"], values: Float[Array, "4"]
+    logits: Float[Array, "rows vocab"], legal: Bool[Array, "rows vocab"], values: Float[Array, "7"]
 ) -> Float[Array, "rows vocab"]:
     """Logits over temperature, with every token that may not be drawn masked. `values` is `Sampling.array()`.
 
     Top-k, top-p and min-p each look at the legal tokens' probabilities at that temperature; ties at the border
     stay in.
     """
-    temperature, top_p, top_k, min_p = values
+    temperature, top_p, top_k, min_p = values[:4]
     scaled = jnp.where(legal, logits / jnp.maximum(temperature, 1e-6), MASKED)
     ranked = -jnp.sort(-scaled, axis=-1)
     chances = jax.nn.softmax(ranked, axis=-1)
@@ -64,12 +75,17 @@ def allowed(
 def sample(
     logits: Float[Array, "rows vocab"],
     legal: Bool[Array, "rows vocab"],
-    values: Float[Array, "4"],
+    values: Float[Array, "7"],
     noise: Float[Array, "rows vocab"],
 ) -> Int[Array, "rows"]:
     """One token a row, drawn by `noise` (the Gumbel-max trick; see `gumbel`)."""
     masked = allowed(logits, legal, values)
     return jnp.argmax(jnp.where(values[0] > 0, masked + noise, masked), axis=-1).astype(jnp.int32)
+
+
+def resting(values: Float[Array, "7"], tokens: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """Whether tokens are of `Sampling.rest`."""
+    return (tokens >= values[4]) & (tokens < values[5])
 
 
 def gumbel(

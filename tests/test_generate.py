@@ -200,6 +200,22 @@ def test_legal_tokens_follow_their_period(model: PerceiverAR) -> None:
         assert (row % 3).tolist() == [(start + step) % 3 for step in range(16)]
 
 
+@pytest.mark.parametrize("chunk", [1, 5, 32])
+def test_no_more_rests_follow_one_another_than_are_asked_for(model: PerceiverAR, chunk: int) -> None:
+    """Those that a primer ends with count too, and a chunk's border changes nothing."""
+    rests = range(FIRST_DATA, VOCAB - 1)
+    sampling = Sampling(temperature=5.0, rest=(rests.start, rests.stop), rests=3)
+    primers = [np.array([SOS, VOCAB - 1, *rests[:2]], np.int32), np.array([SOS, *[rests[0]] * 7], np.int32)]
+    got = run(model, primers, 40, takes=2, sampling=sampling, chunk=chunk).tokens
+    same = run(model, primers, 40, takes=2, sampling=sampling, chunk=40).tokens
+    np.testing.assert_array_equal(got, same)
+    for row, before in zip(got.tolist(), [2, 2, 7, 7], strict=True):
+        for token in row:
+            before = before + 1 if token in rests else 0
+            assert before <= 3 or token not in rests
+        assert before <= 3 and len(set(row)) > 2
+
+
 def test_closing_the_generator_stops_it(model: PerceiverAR, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     steps = generation._steps

@@ -1,0 +1,34 @@
+"""That a model plays on where a piece has ended."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perceiver_ar.checkpoint import load
+from perceiver_ar.codecs.midi import read_midi
+from perceiver_ar.codecs.music import MusicCodec
+from perceiver_ar.continuation import MOST_RESTS, Request, continue_music, musical
+from perceiver_ar.sampling import Sampling
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_what_rests_is_time_that_passes() -> None:
+    codec = MusicCodec()
+    first, behind = musical(codec, Sampling(top_p=0.5)).rest
+    assert (first, behind) == (codec.time_shift, codec.time_shift + 100)
+    assert musical(codec, Sampling(top_p=0.5)).top_p == 0.5 and MOST_RESTS == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["piano", "piano-small"])
+def test_a_finished_piece_is_followed_by_music(name: str) -> None:
+    """The minuet ends as pieces do, after which the piano fell silent for all of the minute that seed 4 was to give."""
+    model = load(name)
+    primer = read_midi(ROOT / "assets" / "primers" / "petzold-minuet.mid").primer(model.music)
+    *_, last = continue_music(model, primer.tokens, Request(seconds=20, takes=3, seed=4))
+    for take in last.takes:
+        onsets = np.sort([note.start for note in take.all(limit=20.0)])
+        assert len(onsets) >= 10
+        assert np.diff(onsets, prepend=0.0).max() < 10
