@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from perceiver_ar.config import ModelConfig
 from perceiver_ar.products import matmul
@@ -93,7 +92,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         stages.append({"context": context, "batch": batch, "flops_per_step": flops, "bytes_per_device": used})
     return {
-        "parameters": optax.tree.size(state.params),
+        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
         "state_bytes": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
         "devices": jax.device_count(),
         "stages": stages,
