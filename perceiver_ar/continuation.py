@@ -43,7 +43,7 @@ class Request:
     temperature: float = 1.0
     top_p: float = 1.0
     min_p: float = 0.02
-    """Of the settings that were compared, what comes nearest to how pianists go on (docs/results.md)."""
+    """What came nearest to how pianists go on, with the model before this one (docs/models/piano.md)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
