@@ -20,8 +20,6 @@ from training.step import make_score
 
 WINDOWS_AT_ONCE = 2
 """Windows scored side by side: one alone leaves cores idle between its kernels."""
-
-
 MOST_COUNTED = 10_000
 """Tokens of a vocabulary whose pairs are counted."""
 

@@ -25,10 +25,10 @@ PRESET = TrainConfig(
     steps=100_000,
     optim=OptimConfig(warmup=10_000),
 )
-"""The paper's size for MAESTRO (section 5.6): 12 layers of width 512, 4,096 tokens of context, 2,048 latents. Its
-released code has no such value: heads, dropout, batch, steps, number format, recomputed layers and augmentation are
-ours.
-`--model.context 16384 --stages.0.context 16384` primes it with whole pieces; `piano` does that with a small model.
+"""Layers, width, context and latents are the paper's for MAESTRO as we understand it (section 5.6); they were not
+checked against its tables, and its released code has no such value. The rest is ours: heads, dropout, batch, steps,
+number format, recomputed layers and augmentation. `--model.context 16384 --stages.0.context 16384` primes it with
+whole pieces; `piano` does that with a small model.
 
 The data are `maestro-v3.0.0-midi.zip`, the official archive, or any older version of it."""
 

@@ -26,8 +26,8 @@ PRESET = replace(
     steps=2900,
     optim=OptimConfig(name="muon", rate=3e-3, muon_rate=0.01, warmup=100, decay=1700, b2=0.99),
 )
-"""Ours: 5.7 million parameters, an hour and a half of two CPU cores, less than half a pass over the data, which is why
-nothing is augmented. Short contexts first, and the long ones while the rate still falls: a model that has settled
+"""Ours: 5.7 million parameters, 110 minutes of two shared CPU cores, less than half a pass over the data, which is
+why nothing is augmented. Short contexts first, and the long ones while the rate still falls: a model that has settled
 without them does not learn to use them."""
 
 TINY = maestro.TINY

@@ -1,10 +1,9 @@
 """Piano transcribed from recordings: any folder, zip or tar of MIDI files, the more the better."""
 
-from dataclasses import replace
-
 from perceiver_ar.config import ModelConfig
 from training.config import OptimConfig, Stage, TrainConfig
 from training.data.music import Music
+from training.presets import maestro
 
 DOMAIN = Music()
 PRESET = TrainConfig(
@@ -34,21 +33,5 @@ has those of 1,024 to 32,768 tokens.
 So many files are best prepared ahead: `python -m training prepare transcribed_piano`, on all cores or on a cluster by
 Beam."""
 
-TINY = replace(
-    PRESET,
-    model=replace(
-        PRESET.model,
-        context=1024,
-        latents=256,
-        width=64,
-        layers=2,
-        heads=4,
-        cross_heads=4,
-        dropout=0.0,
-        remat=False,
-    ),
-    stages=(Stage(1.0, 1024, 8),),
-    steps=600,
-    optim=OptimConfig(name="muon", rate=1e-3, muon_rate=0.006, warmup=100, decay=200, b2=0.99),
-)
-"""Ours: 0.2 million parameters."""
+TINY = maestro.TINY
+"""That of `maestro`."""
