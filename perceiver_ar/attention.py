@@ -1,12 +1,14 @@
 """Softmax attention over one or more stores of keys and values, and the plain reference beside it.
 
+Training on a GPU has a kernel of cuDNN's for it; what else is here is written for a CPU, and works on both.
+
 A query block's share of each store is summed without its normaliser and the shares are merged, so that a
 score matrix never spans more than one block of queries and one block of keys (Milakov & Gimelshein 2018;
 Rabe & Staats 2021), and stores of different batch sizes meet in one softmax without being copied together.
 """
 
 from functools import reduce
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,9 +76,48 @@ def attend(
     """
     if aligned:
         (store,) = stores
+        if jax.default_backend() == "gpu" and store.keys.dtype == jnp.bfloat16 and isinstance(start, int):
+            return fused(queries, store, "cudnn")
         return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
     shares = [_over_store(queries, store, index, start, store.keys.shape[-1]) for store in stores]
     return reduce(Partial.merge, shares).average()[0]
+
+
+def fused(
+    queries: Float[Array, "rows queries dim"], store: Entries, implementation: Literal["cudnn", "xla"]
+) -> Float[Array, "rows queries dim"]:
+    """Attention of a whole sequence's last tokens to all of it, by a kernel of JAX's.
+
+    Such a kernel's causal mask begins at the first query and the first key. So there are zeros for the queries that
+    are not asked for, and the padding on the left is turned to the right, where no token sees it.
+    """
+    examples, seen = store.index.shape
+    rows, count, dim = queries.shape
+    padding = (store.index == EMPTY).sum(axis=1)
+
+    def laid(x: Array) -> Array:
+        return _turned(x.reshape(examples, -1, seen, dim).swapaxes(1, 2), -padding)
+
+    asked = jnp.pad(queries.astype(store.keys.dtype), ((0, 0), (seen - count, 0), (0, 0)))
+    average = jax.nn.dot_product_attention(
+        *(laid(x) for x in (asked, store.keys.mT, store.values)),
+        scale=1.0,
+        is_causal=True,
+        implementation=implementation,
+    )
+    average = _turned(average, padding)[:, seen - count :]
+    return average.swapaxes(1, 2).reshape(rows, count, dim).astype(jnp.float32)
+
+
+@jax.custom_vjp
+def _turned(x: Float[Array, "examples seq heads dim"], by: Int[Array, "examples"]) -> Array:
+    """Each example rolled along its sequence. XLA's own derivative of that would add up numbers one by one."""
+    seq = x.shape[1]
+    source = (jnp.arange(seq) - by[:, None]) % seq
+    return jnp.take_along_axis(x, source[:, :, None, None], axis=1)
+
+
+_turned.defvjp(lambda x, by: (_turned(x, by), by), lambda by, gradient: (_turned(gradient, -by), None))
 
 
 @jax.custom_vjp

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from perceiver_ar import attention
-from perceiver_ar.attention import attend, attend_reference, visible
+from perceiver_ar.attention import attend, attend_reference, fused, visible
 from perceiver_ar.cache import EMPTY, Entries
 
 DIM = 8
@@ -194,6 +194,25 @@ def test_a_query_that_sees_nothing_changes_no_gradient(blocks: str) -> None:
     assert_gradients_close(with_blind[0][:, 40:], without[0])
     for mine, theirs in zip(with_blind[1:], without[1:], strict=True):
         assert_gradients_close(mine, theirs)
+
+
+@pytest.mark.parametrize("prefix", [0, 5, 40])
+def test_a_gpus_kernel_gives_the_same_with_its_gradients(prefix: int) -> None:
+    """By what computes it on a CPU with the mask of that kernel; an example's padding may reach into the latents."""
+    entries, q = store(6, padded(prefix + 24, 0, 3, prefix + 2)), queries(6, 24)
+    index, weight = jnp.arange(prefix, prefix + 24), jnp.sin(jnp.arange(6 * 24 * DIM)).reshape(6, 24, DIM)
+    seen = jnp.repeat(entries.index[:, -24:] != EMPTY, 2, axis=0)[..., None]
+
+    def value(kernel: bool, q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        mine = Entries(keys, values, entries.index)
+        found = fused(q, mine, "xla") if kernel else attend(q, [mine], index, aligned=True)
+        return (weight * jnp.where(seen, found, 0)).sum()
+
+    parts = q, entries.keys, entries.values
+    for got, wanted in zip(*(jax.grad(value, (1, 2, 3))(k, *parts) for k in (True, False)), strict=True):
+        assert_gradients_close(got, wanted)
+    got, wanted = fused(q, entries, "xla"), attend_reference(q, entries, index)
+    np.testing.assert_allclose(*(np.where(seen, x, 0) for x in (got, wanted)), atol=1e-5)
 
 
 @pytest.mark.parametrize("prefix", [0, 140])
