@@ -3,6 +3,7 @@
 import math
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -68,7 +69,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
     first = int(state.step)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
-    step, losses = make_step(config, mesh), []
+    step, losses = make_step(config, mesh), _Losses(config)
     meter = Meter(config)
     live = Live(console, config, meter, first)
     with (
@@ -79,42 +80,57 @@ def train(config: TrainConfig, paths: Paths) -> State:
     ):
         for number, batch in enumerate(batches(sequences, config, first), first + 1):
             state, loss = step(state, *devices.spread(batch, mesh))
-            losses.append(_good(loss, number))
-            if number > config.optim.warmup + EVERY and len(losses) >= EVERY:
-                _better_than_guessing(float(np.mean(losses[-EVERY:])), number, config)
-            meter.count(number - 1)
-            live.show(number, losses[-EVERY:])
             last, stop = number == config.steps, asked() or checkpoints.preempted(number)
+            looks, saves = (number % every == 0 for every in (config.evaluate_every, config.save_every))
+            losses.add(loss, number, wait=last or stop or looks or saves or number % EVERY == 0)
+            meter.count(number - 1)
+            live.show(number, losses.recent)
             if number % EVERY == 0 or last:
                 rates = {"tokens_per_second": meter.tokens_per_second, "utilisation": meter.utilisation}
-                metrics.write(number, loss=float(np.mean(losses[-EVERY:])), **rates)
+                metrics.write(number, loss=float(np.mean(losses.recent)), **rates)
             nll = math.inf
-            if number % config.evaluate_every == 0 or last:
+            if looks or last:
                 nll, accuracy = _look(config, devices.gathered(state.weights, mesh), held_out, number)
                 metrics.write(number, **{VALIDATION: nll, "validation_accuracy": accuracy})
                 shown = f"{nll * config.domain.unit.factor:.4f} {config.domain.unit.name}"
                 live.progress.console.print(f"step {number}: validation {shown} (a sample of windows)")
-            if number % config.save_every == 0 or nll < math.inf or stop:
+            if saves or nll < math.inf or stop:
                 checkpoints.save(state, nll)
             if stop and not last:
                 raise Stopped(f"stopped at step {number} and saved it: run the same command again to go on")
     return state
 
 
-def _good(loss: jax.Array, number: int) -> float:
-    value = float(loss)
-    if not np.isfinite(value):
-        raise Diverged(f"the loss became {value} at step {number}; the last checkpoint is good")
-    return value
+class _Losses:
+    """The losses of a run, each known a step later: so a fast device never waits for its next step to be sent to it."""
 
+    def __init__(self, config: TrainConfig) -> None:
+        self.recent: deque[float] = deque(maxlen=EVERY)
+        self._sure = config.optim.warmup + EVERY
+        self._guessing = math.log(config.model.vocab_size)
+        self._waiting: deque[tuple[jax.Array, int]] = deque()
 
-def _better_than_guessing(loss: float, number: int, config: TrainConfig) -> None:
-    worst = math.log(config.model.vocab_size) + MARGIN
-    if loss > worst:
-        raise Diverged(
-            f"the loss has been {loss:.2f} nats for {EVERY} steps at step {number}, and guessing has "
-            f"{worst - MARGIN:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept"
-        )
+    def add(self, loss: jax.Array, number: int, *, wait: bool) -> None:
+        """One more; with `wait` it is known at once.
+
+        Raises:
+            Diverged: a loss that became known is not finite, or the last `EVERY` are worse than guessing.
+        """
+        self._waiting.append((loss, number))
+        while len(self._waiting) > (0 if wait else 1):
+            self._know(*self._waiting.popleft())
+
+    def _know(self, loss: jax.Array, number: int) -> None:
+        value = float(loss)
+        if not np.isfinite(value):
+            raise Diverged(f"the loss became {value} at step {number}; the last checkpoint is good")
+        self.recent.append(value)
+        mean = float(np.mean(self.recent))
+        if number > self._sure and len(self.recent) == EVERY and mean > self._guessing + MARGIN:
+            raise Diverged(
+                f"the loss has been {mean:.2f} nats for {EVERY} steps at step {number}, and guessing has "
+                f"{self._guessing:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept"
+            )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ class Live:
         self._meter, self._unit = meter, config.domain.unit
         self._bar = self.progress.add_task("", total=config.steps, completed=first)
 
-    def show(self, step: int, losses: list[float]) -> None:
-        """The mean of the losses given, and the rates since the run began or went on."""
-        loss = float(np.mean(losses)) * self._unit.factor
+    def show(self, step: int, losses: Collection[float]) -> None:
+        """The mean of the losses given, if there are any, and the rates since the run began or went on."""
+        loss = float(np.mean(losses)) * self._unit.factor if losses else float("nan")
         rates = f"{self._meter.tokens_per_second:,.0f} tokens/s  {self._meter.utilisation:.0%} of peak"
         self.progress.update(
             self._bar, completed=step, description=f"step {step}  loss {loss:.3f} {self._unit.name}  {rates}"

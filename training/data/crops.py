@@ -2,6 +2,7 @@
 and processes share a batch without a word between them.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from training import devices
 from training.config import TrainConfig
 from training.data.domain import Sequences
 
-MAKERS = 2
+MAKERS = min(max((os.cpu_count() or 1) // 2, 2), 8)
 """Threads that make batches."""
 
 
