@@ -29,7 +29,7 @@ MODELS = (
         "expressive piano performances, trained on MAESTRO and ASAP",
         "CC BY-NC-SA 4.0",
         16_384,
-        "d2ba3b4cc9e548330a58a18459414c15e3edc201ea6ce7150aac76ef9999395e",
+        "78fdd54b1cd788011643c98a2394e9c0c4ed9e9074233cc5a7853e9144a8e431",
         default=True,
     ),
     Shipped(

@@ -57,8 +57,9 @@ class Evaluate:
     """Latents of a window; default: the model's."""
     stride: int | None = None
     """Tokens a window scores; default: half of its latents."""
-    dtype: DType | None = None
-    """Type of the factors of matrix products; default: the model's."""
+    dtype: DType = "bfloat16"
+    """Type of the factors of matrix products: with float32 the piano has the same NLL to three digits, in twice the
+    time."""
     baselines: bool = False
     """Score a uniform model on the same tokens too, and a unigram and a bigram counted on the train split."""
     best: bool = False
@@ -214,12 +215,11 @@ def _preset(name: str, arguments: list[str]) -> tuple[TrainConfig, list[str]]:
 
 def _evaluate(options: Evaluate) -> None:
     model, domain = opened(options.model, options.best)
-    if options.dtype:
-        model = from_params(replace(model.config, dtype=options.dtype), to_params(model))
+    measured = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
     sequences = domain.load(options.data, options.split, store)
     found = {"checkpoint": options.model, "split": options.split} | evaluate(
-        model,
+        measured,
         domain,
         sequences,
         context=options.context,
