@@ -1,5 +1,6 @@
 """What fixes a training run: one value, written beside the weights it made."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +105,13 @@ class TrainConfig:
     def stage(self, step: int) -> Stage:
         """The stage that `step` belongs to: the last one, of a step behind the run's end."""
         return next((stage for stage in self.stages if step < stage.until * self.steps), self.stages[-1])
+
+    def stages_from(self, first: int) -> list[Stage]:
+        """The stages that the steps from `first` to the run's end belong to, in order."""
+        begins = [math.ceil(stage.until * self.steps) for stage in self.stages[:-1]]
+        return list(
+            dict.fromkeys(self.stage(step) for step in [first, *begins] if first <= step < self.steps)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict that JSON can hold."""

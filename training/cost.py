@@ -10,7 +10,7 @@ from perceiver_ar.config import ModelConfig
 from perceiver_ar.products import matmul
 from training import devices
 from training.config import Stage, TrainConfig
-from training.step import make_step, new_state
+from training.step import compiled, new_state
 
 
 def forward_flops(config: ModelConfig, seq: int, latents: int) -> float:
@@ -78,17 +78,12 @@ class Meter:
 def dry_run(config: TrainConfig) -> dict[str, Any]:
     """What a run would need, by compiling its steps and computing none: parameters, bytes a device, FLOPs a step."""
     mesh, state = devices.mesh(), jax.eval_shape(lambda: new_state(config))
-    axes = config.domain.codec.positions(0, 1).shape[1]
-    step, stages = make_step(config, mesh), []
-    for stage in dict.fromkeys((each.context, each.batch) for each in config.stages):
-        context, batch = stage
-        devices.rows(batch)
-        latents = min(config.model.latents, context)
-        shapes = [(batch, context), (batch, context, axes), (batch, latents)]
-        arrays = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]
-        memory = step.lower(state, *arrays).compile().memory_analysis()
+    stages = []
+    for context, batch in dict.fromkeys((each.context, each.batch) for each in config.stages):
+        stage = Stage(1.0, context, batch)
+        memory = compiled(config, stage, mesh).memory_analysis()
         assert memory is not None
-        flops = step_flops(config, Stage(1.0, context, batch))
+        flops = step_flops(config, stage)
         used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         stages.append({"context": context, "batch": batch, "flops_per_step": flops, "bytes_per_device": used})
     return {

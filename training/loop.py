@@ -28,7 +28,7 @@ from training.data.splits import first_with_split
 from training.evaluate import score, spread, windows
 from training.metrics import Live, Metrics
 from training.state import VALIDATION, Checkpoints, check_codec, check_model, same_function, write_config
-from training.step import State, make_step
+from training.step import State, Steps
 
 EVERY = 50
 """Steps between lines of metrics, each the mean of so many losses."""
@@ -69,7 +69,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
     first = int(state.step)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
-    step, losses = make_step(config, mesh), _Losses(config)
+    steps, losses = Steps(config, mesh, first), _Losses(config)
     meter = Meter(config)
     live = Live(console, config, meter, first)
     with (
@@ -77,9 +77,10 @@ def train(config: TrainConfig, paths: Paths) -> State:
         live.progress,
         _asked_to_stop() as asked,
         closing(checkpoints),
+        closing(steps),
     ):
         for number, batch in enumerate(batches(sequences, config, first), first + 1):
-            state, loss = step(state, *devices.spread(batch, mesh))
+            state, loss = steps(state, devices.spread(batch, mesh))
             last, stop = number == config.steps, asked() or checkpoints.preempted(number)
             looks, saves = (number % every == 0 for every in (config.evaluate_every, config.save_every))
             losses.add(loss, number, wait=last or stop or looks or saves or number % EVERY == 0)

@@ -1,5 +1,6 @@
 """One step of training, and one look at held-out windows."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import NamedTuple, cast
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from perceiver_ar.config import PAD, ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
 from training import devices
-from training.config import TrainConfig
+from training.config import Stage, TrainConfig
 from training.loss import token_nll, training_loss
 from training.optim import optimiser
 
@@ -87,6 +88,48 @@ def make_step(config: TrainConfig, mesh: Mesh):
         out_shardings=(state, devices.whole(mesh)),
         donate_argnums=0,
     )
+
+
+def compiled(config: TrainConfig, stage: Stage, mesh: Mesh) -> jax.stages.Compiled:
+    """The step of `make_step` for batches of a stage's shape, ready to run.
+
+    Raises:
+        ValueError: the devices do not divide the batch.
+    """
+    devices.rows(stage.batch)
+    shapes = jax.eval_shape(lambda: new_state(config))
+    state = jax.tree.map(
+        lambda x, place: x.update(sharding=place), shapes, devices.placed(shapes, mesh, config.shard)
+    )
+    axes = config.domain.codec.positions(0, 1).shape[1]
+    latents = min(config.model.latents, stage.context)
+    batch = [
+        jax.ShapeDtypeStruct((stage.batch, *rest), jnp.int32, sharding=devices.by_example(mesh))
+        for rest in ((stage.context,), (stage.context, axes), (latents,))
+    ]
+    return make_step(config, mesh).lower(state, *batch).compile()
+
+
+class Steps:
+    """The steps of a run from the step `first` on, a program for each shape of batch.
+
+    Those of later stages are compiled in a thread while the first stage trains: each takes a GPU half a minute.
+    """
+
+    def __init__(self, config: TrainConfig, mesh: Mesh, first: int) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        shapes = {(stage.batch, stage.context): stage for stage in config.stages_from(first)}
+        self._programs = {
+            shape: self._pool.submit(compiled, config, stage, mesh) for shape, stage in shapes.items()
+        }
+
+    def __call__(self, state: State, batch: tuple[Array, Array, Array]) -> tuple[State, Array]:
+        """As `make_step`, which says what a batch is."""
+        return self._programs[batch[0].shape].result()(state, *batch)
+
+    def close(self) -> None:
+        """Wait for a program that is being compiled, and give up those that are not."""
+        self._pool.shutdown(cancel_futures=True)
 
 
 @cache
