@@ -1,6 +1,7 @@
 """Softmax attention over one or more stores of keys and values, and the plain reference beside it.
 
-Training on a GPU has a kernel of cuDNN's for it; what else is here is written for a CPU, and works on both.
+In bfloat16 on a GPU, attention over a whole sequence is a kernel of cuDNN's; the rest is written for a CPU, and works
+on both.
 
 A query block's share of each store is summed without its normaliser and the shares are merged, so that a
 score matrix never spans more than one block of queries and one block of keys (Milakov & Gimelshein 2018;
@@ -8,7 +9,7 @@ Rabe & Staats 2021), and stores of different batch sizes meet in one softmax wit
 """
 
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,11 +77,19 @@ def attend(
     """
     if aligned:
         (store,) = stores
-        if jax.default_backend() == "gpu" and store.keys.dtype == jnp.bfloat16 and isinstance(start, int):
+        whole = isinstance(start, int) and start == 0
+        if whole and store.keys.dtype == jnp.bfloat16 and has_kernel(jax.devices()[0], queries.shape[-1]):
             return fused(queries, store, "cudnn")
         return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
     shares = [_over_store(queries, store, index, start, store.keys.shape[-1]) for store in stores]
     return reduce(Partial.merge, shares).average()[0]
+
+
+def has_kernel(device: Any, dim: int) -> bool:
+    """Whether cuDNN's kernel runs on the device with so many channels a head, there and back (JAX's documentation)."""
+    capability = getattr(device, "compute_capability", "")  # AMD's are no numbers
+    modern = capability[:1].isdigit() and float(capability) >= 8
+    return device.platform == "gpu" and modern and dim % 8 == 0 and dim <= 128
 
 
 def fused(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from perceiver_ar import attention
-from perceiver_ar.attention import attend, attend_reference, fused, visible
+from perceiver_ar.attention import attend, attend_reference, fused, has_kernel, visible
 from perceiver_ar.cache import EMPTY, Entries
 
 DIM = 8
@@ -194,6 +195,23 @@ def test_a_query_that_sees_nothing_changes_no_gradient(blocks: str) -> None:
     assert_gradients_close(with_blind[0][:, 40:], without[0])
     for mine, theirs in zip(with_blind[1:], without[1:], strict=True):
         assert_gradients_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dim", "has"),
+    [
+        ("gpu", "9.0", 64, True),
+        ("gpu", "12.0", 128, True),
+        ("gpu", "7.5", 64, False),
+        ("gpu", "gfx942", 64, False),
+        ("gpu", "9.0", 36, False),
+        ("gpu", "9.0", 256, False),
+        ("cpu", "", 64, False),
+    ],
+)
+def test_a_gpus_kernel_is_used_where_it_runs(platform: str, capability: str, dim: int, *, has: bool) -> None:
+    assert has_kernel(SimpleNamespace(platform=platform, compute_capability=capability), dim) == has
+    assert not has_kernel(jax.devices("cpu")[0], dim)
 
 
 @pytest.mark.parametrize("prefix", [0, 5, 40])

@@ -69,21 +69,22 @@ def train(config: TrainConfig, paths: Paths) -> State:
     first = int(state.step)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
-    steps, losses = Steps(config, mesh, first), _Losses(config)
-    meter = Meter(config)
+    losses, meter = _Losses(config), Meter(config)
     live = Live(console, config, meter, first)
     with (
         Metrics(paths, config, first) as metrics,
         live.progress,
         _asked_to_stop() as asked,
+        closing(Steps(config, mesh, first)) as steps,
         closing(checkpoints),
-        closing(steps),
     ):
         for number, batch in enumerate(batches(sequences, config, first), first + 1):
             state, loss = steps(state, devices.spread(batch, mesh))
+            losses.add(loss, number)
             last, stop = number == config.steps, asked() or checkpoints.preempted(number)
             looks, saves = (number % every == 0 for every in (config.evaluate_every, config.save_every))
-            losses.add(loss, number, wait=last or stop or looks or saves or number % EVERY == 0)
+            if last or stop or looks or saves or number % EVERY == 0:
+                losses.settle()
             meter.count(number - 1)
             live.show(number, losses.recent)
             if number % EVERY == 0 or last:
@@ -109,17 +110,22 @@ class _Losses:
         self.recent: deque[float] = deque(maxlen=EVERY)
         self._sure = config.optim.warmup + EVERY
         self._guessing = math.log(config.model.vocab_size)
-        self._waiting: deque[tuple[jax.Array, int]] = deque()
+        self._waiting: tuple[jax.Array, int] | None = None
 
-    def add(self, loss: jax.Array, number: int, *, wait: bool) -> None:
-        """One more; with `wait` it is known at once.
+    def add(self, loss: jax.Array, number: int) -> None:
+        """One more, when the one before it is known.
 
         Raises:
             Diverged: a loss that became known is not finite, or the last `EVERY` are worse than guessing.
         """
-        self._waiting.append((loss, number))
-        while len(self._waiting) > (0 if wait else 1):
-            self._know(*self._waiting.popleft())
+        self.settle()
+        self._waiting = (loss, number)
+
+    def settle(self) -> None:
+        """Wait until all are known; `Diverged` as in `add`."""
+        if self._waiting:
+            self._know(*self._waiting)
+        self._waiting = None
 
     def _know(self, loss: jax.Array, number: int) -> None:
         value = float(loss)
@@ -136,7 +142,8 @@ class _Losses:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come, which then waits for the step's end; a second one does not wait.
+    """Whether SIGINT or SIGTERM has come, which then waits for the steps that were sent, two at most; a second one does
+    not wait for them.
 
     On several processes JAX listens for SIGTERM itself and tells all of them the same step to stop at.
     """

@@ -76,10 +76,10 @@ class Live:
 
     def show(self, step: int, losses: Collection[float]) -> None:
         """The mean of the losses given, if there are any, and the rates since the run began or went on."""
-        loss = float(np.mean(losses)) * self._unit.factor if losses else float("nan")
+        loss = f"{float(np.mean(losses)) * self._unit.factor:.3f}" if losses else "-"
         rates = f"{self._meter.tokens_per_second:,.0f} tokens/s  {self._meter.utilisation:.0%} of peak"
         self.progress.update(
-            self._bar, completed=step, description=f"step {step}  loss {loss:.3f} {self._unit.name}  {rates}"
+            self._bar, completed=step, description=f"step {step}  loss {loss} {self._unit.name}  {rates}"
         )
 
 

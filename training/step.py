@@ -113,19 +113,27 @@ def compiled(config: TrainConfig, stage: Stage, mesh: Mesh) -> jax.stages.Compil
 class Steps:
     """The steps of a run from the step `first` on, a program for each shape of batch.
 
-    Those of later stages are compiled in a thread while the first stage trains: each takes a GPU half a minute.
+    Those of later stages are compiled in a thread while the first stage trains: each takes half a minute for a GPU.
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh, first: int) -> None:
+        stages = config.stages_from(first)
+        for stage in stages:
+            devices.rows(stage.batch)  # said now rather than when the stage begins
         self._pool = ThreadPoolExecutor(1)
-        shapes = {(stage.batch, stage.context): stage for stage in config.stages_from(first)}
-        self._programs = {
-            shape: self._pool.submit(compiled, config, stage, mesh) for shape, stage in shapes.items()
+        self._compile = {
+            (stage.batch, stage.context): partial(compiled, config, stage, mesh) for stage in stages
         }
+        # Processes that compile together must not differ in what they give up when a run is stopped.
+        ahead = self._compile if jax.process_count() == 1 else {}
+        self._programs = {shape: self._pool.submit(make) for shape, make in ahead.items()}
 
     def __call__(self, state: State, batch: tuple[Array, Array, Array]) -> tuple[State, Array]:
         """As `make_step`, which says what a batch is."""
-        return self._programs[batch[0].shape].result()(state, *batch)
+        shape = batch[0].shape
+        if shape not in self._programs:
+            self._programs[shape] = self._pool.submit(self._compile[shape])
+        return self._programs[shape].result()(state, *batch)
 
     def close(self) -> None:
         """Wait for a program that is being compiled, and give up those that are not."""
