@@ -29,8 +29,8 @@ PRESET = replace(
     save_every=2100,
     evaluate_every=2100,
 )
-"""Ours: 22 million parameters, eight minutes of one H200, in which it sees the data fifteen times, so that they are
-augmented. Short contexts first, and the long ones while the rate still falls: a model that has settled without them
+"""Ours: 22 million parameters, eight minutes of one H200, in which it sees the data fifteen times, which is why they
+are augmented. Short contexts first, and the long ones while the rate still falls: a model that has settled without them
 does not learn to use them. It ships with half as many latents, which halves the pauses of generation."""
 
 TINY = maestro.TINY
