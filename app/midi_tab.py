@@ -74,7 +74,7 @@ def _controls() -> Parts:
         )
         top_p = gr.Slider(0.01, 1, DEFAULTS.top_p, step=0.01, label="Top-p", info="Lower leaves out the tail")
         min_p = gr.Slider(
-            0, 0.5, DEFAULTS.min_p, step=0.01, label="Min-p", info="Higher leaves out unlikely notes"
+            0, 0.5, DEFAULTS.min_p, step=0.005, label="Min-p", info="Higher leaves out unlikely notes"
         )
         seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, elem_id="seed")
         lock = gr.Checkbox(label="Lock the seed", info="The same seed gives the same music", elem_id="lock")

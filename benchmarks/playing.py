@@ -185,7 +185,7 @@ def main() -> None:
         "--settings",
         nargs="+",
         type=setting,
-        default=[setting(one) for one in ("1,1,0", "1,0.98,0", "1,0.95,0", "1,1,0.02", "0.95,1,0.02")],
+        default=[setting(one) for one in ("1,1,0", "1,0.98,0", "1,1,0.005", "1,1,0.02", "0.95,1,0.005")],
         help=f"temperature,top-p,min-p, any number of them; {RECOMMENDED} is recommended now",
     )
     made.add_argument(

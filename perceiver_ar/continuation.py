@@ -42,8 +42,8 @@ class Request:
     takes: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
-    min_p: float = 0.02
-    """What came nearest to how pianists go on, with the model before this one (docs/models/piano.md)."""
+    min_p: float = 0.005
+    """What came nearest to how pianists go on (docs/models/piano.md)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
