@@ -229,8 +229,10 @@ def test_a_gpus_kernel_gives_the_same_with_its_gradients(prefix: int) -> None:
     parts = q, entries.keys, entries.values
     for got, wanted in zip(*(jax.grad(value, (1, 2, 3))(k, *parts) for k in (True, False)), strict=True):
         assert_gradients_close(got, wanted)
-    got, wanted = fused(q, entries, "xla"), attend_reference(q, entries, index)
-    np.testing.assert_allclose(*(np.where(seen, x, 0) for x in (got, wanted)), atol=1e-5)
+    got, wanted = (
+        np.where(seen, x, 0) for x in (fused(q, entries, "xla"), attend_reference(q, entries, index))
+    )
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("prefix", [0, 140])

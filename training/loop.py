@@ -79,7 +79,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
         closing(checkpoints),
     ):
         for number, batch in enumerate(batches(sequences, config, first), first + 1):
-            state, loss = steps(state, devices.spread(batch, mesh))
+            state, loss = steps(state, *devices.spread(batch, mesh))
             losses.add(loss, number)
             last, stop = number == config.steps, asked() or checkpoints.preempted(number)
             looks, saves = (number % every == 0 for every in (config.evaluate_every, config.save_every))

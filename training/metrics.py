@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -76,7 +75,7 @@ class Live:
 
     def show(self, step: int, losses: Collection[float]) -> None:
         """The mean of the losses given, if there are any, and the rates since the run began or went on."""
-        loss = f"{float(np.mean(losses)) * self._unit.factor:.3f}" if losses else "-"
+        loss = f"{sum(losses) / len(losses) * self._unit.factor:.3f}" if losses else "-"
         rates = f"{self._meter.tokens_per_second:,.0f} tokens/s  {self._meter.utilisation:.0%} of peak"
         self.progress.update(
             self._bar, completed=step, description=f"step {step}  loss {loss} {self._unit.name}  {rates}"

@@ -128,12 +128,13 @@ class Steps:
         ahead = self._compile if jax.process_count() == 1 else {}
         self._programs = {shape: self._pool.submit(make) for shape, make in ahead.items()}
 
-    def __call__(self, state: State, batch: tuple[Array, Array, Array]) -> tuple[State, Array]:
-        """As `make_step`, which says what a batch is."""
-        shape = batch[0].shape
+    def __call__(self, state: State, tokens: Array, positions: Array, targets: Array) -> tuple[State, Array]:
+        """As `make_step`."""
+        examples, context = tokens.shape
+        shape = examples, context
         if shape not in self._programs:
             self._programs[shape] = self._pool.submit(self._compile[shape])
-        return self._programs[shape].result()(state, *batch)
+        return self._programs[shape].result()(state, tokens, positions, targets)
 
     def close(self) -> None:
         """Wait for a program that is being compiled, and give up those that are not."""
