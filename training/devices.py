@@ -60,7 +60,7 @@ def rows(batch: int) -> range:
     return range(jax.process_index() * mine, (jax.process_index() + 1) * mine)
 
 
-def spread(tree: Tree, mesh: Mesh) -> Tree:
+def spread(tree: Any, mesh: Mesh) -> Any:
     """Arrays of this process's examples as parts of the whole batch's arrays."""
     sharding = by_example(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
