@@ -16,9 +16,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from perceiver_ar.checkpoint import CODEC
 from perceiver_ar.config import ModelConfig
-from training import devices
 from training.config import TrainConfig
-from training.step import State, new_state
+from training.step import State, new_state, placed_shapes
 
 CHECKPOINTS = "checkpoints"
 """Folder in a run's workdir."""
@@ -83,13 +82,12 @@ class Checkpoints:
             ValueError: there is none, or it is of another model or optimiser than `config` describes.
         """
         step = self._manager.best_step() if best else self._manager.latest_step()
-        shapes = jax.eval_shape(lambda: new_state(config))
-        places = devices.placed(shapes, mesh, config.shard)
+        wanted = placed_shapes(config, mesh)
         if step is None and not fresh:
             raise ValueError(f"{self._folder.parent} has no checkpoint yet: train for longer")
         if step is None:
+            places = jax.tree.map(lambda x: x.sharding, wanted)
             return jax.jit(lambda: new_state(config), out_shardings=places)()
-        wanted = jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
         try:
             restored = self._manager.restore(step, args=ocp.args.StandardRestore(wanted._asdict()))
         except (ValueError, KeyError) as error:

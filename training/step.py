@@ -41,6 +41,13 @@ def new_state(config: TrainConfig) -> State:
     return State(jnp.zeros((), jnp.int32), params, optim, average)
 
 
+def placed_shapes(config: TrainConfig, mesh: Mesh) -> State:
+    """The shapes of a run's state, each with the devices that its array lies on."""
+    shapes = jax.eval_shape(lambda: new_state(config))
+    places = devices.placed(shapes, mesh, config.shard)
+    return jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
+
+
 def make_step(config: TrainConfig, mesh: Mesh):
     """A jitted (state, tokens, positions, targets) -> (state, mean NLL in nats); the state is donated.
 
@@ -80,7 +87,7 @@ def make_step(config: TrainConfig, mesh: Mesh):
         average = state.average and optax.incremental_update(params, state.average, 1 - config.optim.average)
         return State(state.step + 1, params, optim, cast(Params, average)), nll
 
-    state = devices.placed(jax.eval_shape(lambda: new_state(config)), mesh, config.shard)
+    state = jax.tree.map(lambda x: x.sharding, placed_shapes(config, mesh))
     examples = devices.by_example(mesh)
     return jax.jit(
         step,
@@ -97,17 +104,13 @@ def compiled(config: TrainConfig, stage: Stage, mesh: Mesh) -> jax.stages.Compil
         ValueError: the devices do not divide the batch.
     """
     devices.rows(stage.batch)
-    shapes = jax.eval_shape(lambda: new_state(config))
-    state = jax.tree.map(
-        lambda x, place: x.update(sharding=place), shapes, devices.placed(shapes, mesh, config.shard)
-    )
     axes = config.domain.codec.positions(0, 1).shape[1]
     latents = min(config.model.latents, stage.context)
     batch = [
         jax.ShapeDtypeStruct((stage.batch, *rest), jnp.int32, sharding=devices.by_example(mesh))
         for rest in ((stage.context,), (stage.context, axes), (latents,))
     ]
-    return make_step(config, mesh).lower(state, *batch).compile()
+    return make_step(config, mesh).lower(placed_shapes(config, mesh), *batch).compile()
 
 
 class Steps:

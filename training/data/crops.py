@@ -15,8 +15,7 @@ from training import devices
 from training.config import TrainConfig
 from training.data.domain import Sequences
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-MAKERS = min(max(CORES // 2, 2), 8)
+MAKERS = min(max((os.cpu_count() or 1) // 2, 2), 8)
 """Threads that make batches."""
 
 
