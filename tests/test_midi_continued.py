@@ -127,6 +127,17 @@ def test_an_earlier_cut_keeps_the_bytes_before_it_and_drops_the_tail():
     assert limits[0] == limits[1] and abs(float(file.tempo.seconds(limits[0])) - cut) <= 0.005
 
 
+@pytest.mark.parametrize("steps", [15, 102, 103, 104])
+def test_half_a_step_before_the_cut_is_on_the_side_where_the_primer_has_it(steps):
+    """Ticks of half a millisecond: some stand half a step before a cut, and 64-bit floats round them either way."""
+    half = steps * 20 - 10
+    struck = mb.track((0, mb.on(60)), (half - 1, mb.on(62)), (1, mb.on(64)), (1, mb.on(65)), (99, mb.off(60)))
+    file = read_midi(mb.midi(struck, division=1000))
+    primer = file.primer(CODEC, steps / 100)
+    result = continuation_bytes(file, NEW, primer.start, cut=primer.start)
+    np.testing.assert_array_equal(read_midi(result).primer(CODEC, primer.start).tokens, primer.tokens)
+
+
 @settings(deadline=None, max_examples=80)
 @given(mb.midi_files(), st.floats(0.0, 1.0))
 def test_a_cut_file_holds_what_its_primer_says(data, fraction):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perceiver_ar.codecs import smf, sounding
-from perceiver_ar.codecs.music import Note
+from perceiver_ar.codecs.music import MusicCodec, Note
 from perceiver_ar.codecs.smf import MidiError, TempoMap
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def continuation_bytes(
         body = original.data[_header_end(original.data) : original.chunks[-1].end]
         messages += _silence(tracks, begin)
     else:
-        limit = tempo.tick(cut - CUT_SLACK, up=True)
+        limit = _limit(tempo, cut)
         body = _cut_chunks(original, limit)
         tracks = [events.before(limit) for events in tracks]
         tempo = TempoMap(original.division, tracks)
@@ -110,6 +110,16 @@ def pick_channel(tracks: Iterable[smf.Events]) -> int:
         notes += np.bincount(channels[(events.status & 0xF0) == smf.NOTE_ON], minlength=16)
     melodic = [channel for channel in range(16) if channel != sounding.DRUM_CHANNEL]
     return min(melodic, key=lambda channel: (messages[channel] > 0, notes[channel], channel))
+
+
+def _limit(tempo: TempoMap, cut: float) -> int:
+    """The first tick that stands, in steps of the codec, at the cut."""
+    step = MusicCodec().step
+    limit = tempo.tick(cut - CUT_SLACK, up=True)
+    # Exactly half a step before, the last bit of the tick's time says to which step it is rounded.
+    while step(float(tempo.seconds(limit))) < step(cut):
+        limit += 1
+    return limit
 
 
 def _cut_chunks(original: "MidiFile", limit: int) -> bytes:
