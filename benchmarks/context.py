@@ -1,4 +1,4 @@
-"""How time and memory grow with the context: first token, tokens a second, refill and peak memory, 1k to 131k tokens.
+"""How time and memory grow with the context: first token, tokens a second, pause and peak memory, 1k to 131k tokens.
 
 Run from the checkout, in the project's environment: python -m benchmarks.context
 """
@@ -26,10 +26,10 @@ def main() -> None:
             "ours"
         ]
         everything.append(result)
-        figures = [spread(result[name]) for name in ("first", "rate", "refill")]
+        figures = [spread(result[name]) for name in ("first", "rate", "pause")]
         rows.append([f"{context:,}", f"{shape.latents:,}", *figures, spread(result["peak"][-1:])])
     print(heading(everything, options), end="\n\n")
-    header = ["context", "latents", "first token, s", "tokens/s", "refill, s", "peak MiB"]
+    header = ["context", "latents", "first token, s", "tokens/s", "pause, s", "peak MiB"]
     print(table(header, rows), end="\n\n")
     print(
         "Width 256, 6 layers, 4 heads, float32, random weights. "

@@ -30,12 +30,14 @@ READ_MIB, QUICK_MIB = 256, 16
 
 NOTES = """\
 Median (least–greatest) of the rounds; float32, random weights but for `piano`, one primer of context - 512 tokens.
-- tokens/s: {tokens} tokens. Those of this project lie behind its first {chunk}, with a refill among them where one \
-falls there, once in every half of the latents; four takes count together. `perceiver-ar-pytorch` makes {fewer}, since \
+- tokens/s: {tokens} tokens. Those of this project lie behind its first {chunk}, with what of a refill falls among \
+them; four takes count together. `perceiver-ar-pytorch` makes {fewer}, since \
 it runs the whole model for each, and begins with half of the latents, as this project does. GPT-2 has its cache \
 (`DynamicCache`) and one layer more, for the cross-attend.
 - bound: the bytes of weights, keys and values that a token must read, over the speed at which memory is read, {read}. \
 What stays in the processor's caches may beat it.
+- pause: by how much the longest wait for a chunk of {chunk} tokens exceeds the median, until refilled latents are \
+in use.
 - peak MiB: the most that the process held, libraries and compilation included."""
 
 
@@ -102,7 +104,7 @@ def row(name: str, shape: Shape, results: dict[str, Result], options: argparse.N
         digits(size / 2**20) if size else "",
         *bounds,
         part,
-        spread(result["refill"]) if name.startswith("ours") else "",
+        spread(result["pause"]) if name.startswith("ours") else "",
         spread(result["peak"][-1:]),
     ]
 
@@ -130,7 +132,7 @@ def main() -> None:
     }
     header = ["config", "contestant", "first token, s", "tokens/s", "x one take", "MiB a token"]
     header += [f"bound, {reader(cores)}" for cores in counts]
-    header += [f"of the bound ({reader(options.threads)})", "refill, s", "peak MiB"]
+    header += [f"of the bound ({reader(options.threads)})", "pause, s", "peak MiB"]
     print(heading([result for results in everything for result in results.values()], options), end="\n\n")
     print(table(header, rows), end="\n\n")
     stated = ", ".join(f"{reader(cores)} {spread(speeds)} GB/s" for cores, speeds in read.items())

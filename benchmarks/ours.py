@@ -58,11 +58,11 @@ def random_model(config: ModelConfig) -> PerceiverAR:
 
 
 def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[], Measurement]:
-    """Seconds to the first token, tokens a second of all takes together, and seconds of one refill.
+    """Seconds to the first token, tokens a second of all takes together, and seconds of the longest pause.
 
     The first token is that of a generator that gives one by one. The rate is that of the `count` tokens behind the
-    first `chunk`, with a refill where one falls among them. Generation then goes on to the first refill, whose time
-    is that of its chunk less the median of the others.
+    first `chunk`, with what of a refill falls among them. Generation then goes on until the refilled latents are in
+    use; the pause is by how much the chunk that was waited for longest exceeds the median.
     """
     if shape.name == "piano":
         pretrained = load(shape.name)
@@ -82,7 +82,7 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
 
         chunks = generate(model, codec, [primer], takes=takes, chunk=chunk)
         done = next(chunks).tokens.shape[1]
-        timed = []  # new tokens before a chunk, tokens in it, seconds
+        timed = []  # tokens before a chunk, tokens in it, seconds
         while done < chunk + count or done <= room:
             begin = time.perf_counter()
             size = next(chunks).tokens.shape[1]
@@ -90,13 +90,12 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
             done += size
         wanted = [one for one in timed if one[0] < chunk + count]
         rate = takes * sum(size for _, size, _ in wanted) / sum(seconds for _, _, seconds in wanted)
-        with_refill = next(seconds for before, _, seconds in timed if before % room == 0)
-        without = median(seconds for before, size, seconds in timed if before % room and size == chunk)
+        waits = [seconds for _, size, seconds in timed if size == chunk]
         chunks.close()
         for thread in threading.enumerate():  # what it compiles ahead must not slow the next contestant
             if thread.name == "compile":
                 thread.join()
-        return {"first": first, "rate": rate, "refill": with_refill - without}
+        return {"first": first, "rate": rate, "pause": max(waits) - median(waits)}
 
     return measure
 

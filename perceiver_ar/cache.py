@@ -72,6 +72,29 @@ class Entries(NamedTuple):
         )
 
 
+class Latents(NamedTuple):
+    """What a fill of the latents, and the tokens since, leave in the latent layers."""
+
+    layers: tuple[tuple[Float[Array, "rows dim slots"], Float[Array, "rows slots dim"]], ...]
+    """Keys and values of each layer."""
+    slots: Int[Array, "examples slots"]
+    """Index of the latent in each slot, the same in all layers."""
+    filled: Int[Array, ""]
+    """How many there are."""
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int) -> "Latents":
+        """None yet, with room for all that the config allows."""
+        heads = (batch, config.heads, config.width // config.heads)
+        layers = [Entries.empty(heads, config.latents, config.dtype, batch) for _ in range(config.layers)]
+        slots = jnp.full((batch, config.latents), EMPTY, jnp.int32)
+        return cls(tuple((keys, values) for keys, values, _ in layers), slots, jnp.zeros((), jnp.int32))
+
+    def cleared(self) -> "Latents":
+        """The same room, and nothing in it."""
+        return self._replace(slots=jnp.full_like(self.slots, EMPTY), filled=jnp.zeros_like(self.filled))
+
+
 class Cache(NamedTuple):
     """What the model remembers of the calls before: passed in, handed back, never hidden in a module.
 
@@ -84,14 +107,10 @@ class Cache(NamedTuple):
     when all of them have left the window."""
     recent: Entries | None
     """Cross-attend entries of the later calls, a ring an example and take; None before `fork`."""
-    latents: tuple[tuple[Float[Array, "rows dim slots"], Float[Array, "rows slots dim"]], ...]
-    """Keys and values of each latent layer since the last fill."""
-    slots: Int[Array, "examples slots"]
-    """Index of the latent in each slot, the same in all layers."""
+    latents: Latents
+    """Those since the last fill."""
     length: Int[Array, ""]
     """Tokens so far."""
-    filled: Int[Array, ""]
-    """Latents since the last fill."""
     start: Int[Array, ""]
     """First index still inside the context window."""
     origin: Int[Array, ""]
@@ -100,10 +119,8 @@ class Cache(NamedTuple):
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, start: Int[Array, ""] | int = 0) -> "Cache":
         """A cache for a first call on `batch` examples, which becomes the prefix."""
-        heads = (batch, config.heads, config.width // config.heads)
-        keys, values, slots = Entries.empty(heads, config.latents, config.dtype, examples=batch)
         zero, start = jnp.zeros((), jnp.int32), jnp.asarray(start, jnp.int32)
-        return cls(None, None, ((keys, values),) * config.layers, slots, zero, zero, start, zero)
+        return cls(None, None, Latents.empty(config, batch), zero, start, zero)
 
     def fork(self, config: ModelConfig, takes: int, slots: int) -> "Cache":
         """`takes` continuations of each example that share the prefix; takes of one example lie together.
@@ -116,21 +133,23 @@ class Cache(NamedTuple):
                 return x
             return jnp.repeat(x.reshape(-1, heads, *x.shape[1:]), takes, axis=0).reshape(-1, *x.shape[1:])
 
-        heads = (takes * self.slots.shape[0], config.cross_heads, config.width // config.cross_heads)
+        heads = (
+            takes * self.latents.slots.shape[0],
+            config.cross_heads,
+            config.width // config.cross_heads,
+        )
         return self._replace(
             recent=Entries.empty(heads, slots, config.dtype),
-            latents=jax.tree.map(lambda x: repeat(x, config.heads), self.latents),
-            slots=repeat(self.slots, 1),
+            latents=self.latents._replace(
+                layers=jax.tree.map(lambda x: repeat(x, config.heads), self.latents.layers),
+                slots=repeat(self.latents.slots, 1),
+            ),
             origin=jnp.copy(self.length),
         )
 
-    def rewind(self, count: int) -> "Cache":
-        """Forget the last `count` tokens and all latents, for a call that fills them again.
+    def earlier(self, latents: Latents, length: Int[Array, ""], start: Int[Array, ""]) -> "Cache":
+        """The cache as it was at `length`, with other latents: for a call on tokens that are in it already.
 
-        Cross-attend entries stay where they are: those past `length` cannot be seen until written again.
+        Their cross-attend entries stay where they are, those past `length` unseen until they are written again.
         """
-        return self._replace(
-            slots=jnp.full_like(self.slots, EMPTY),
-            length=self.length - count,
-            filled=jnp.zeros_like(self.filled),
-        )
+        return self._replace(latents=latents, length=length, start=start)

@@ -1,4 +1,4 @@
-"""Continue token sequences: prefill, jitted chunks of steps, refill when the latents are full.
+"""Continue token sequences: prefill, jitted chunks of steps, and beside them the refill for when the latents are full.
 
 Tokens in, tokens out; music and files are other modules' business.
 """
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from perceiver_ar.cache import Cache
+from perceiver_ar.cache import Cache, Latents
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
 from perceiver_ar.model import PerceiverAR
@@ -22,6 +22,8 @@ from perceiver_ar.sampling import Sampling, gumbel, resting, sample
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
+PIECE = 32
+"""Tokens of the next refill that one call computes, once they are there."""
 SMALLEST = 64
 """Fewest prefix slots; a shorter primer is padded, so that few shapes are ever compiled."""
 RING = 1024
@@ -132,86 +134,134 @@ class _Run:
         self.history = np.repeat(tokens, takes, axis=0)
         self.origin = self.length = size
         self.compiled: set[tuple[int, bool]] = set()
-        self.ahead: tuple[tuple[int, bool], Thread] | None = None
+        self.compiler: tuple[tuple[int, bool], Thread] | None = None
         self.room = self.config.latents - latents
         positions = self._positions(0, size)[::takes]
-        logits, cache = _prefill(self.model, tokens, positions, latents, self._start())
+        logits, cache = _prefill(self.model, tokens, positions, latents, self._start(self.full))
         self.logits = jnp.repeat(logits, takes, axis=0)
         self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
+        self.coming = Latents.empty(self.config, len(self.history))
+        self.ready = self.full - refilled(self.config)
 
     def advance(self) -> Chunk:
         """The next chunk: fewer tokens where the latents are full before."""
         if self.room == 0:
-            self._refill()
+            self._turn()
         steps = min(self.chunk, self.room)
         self.cache, self.logits, tokens, logits = _steps(*self._arguments(self.cache, steps))
         tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
         self._compile_ahead()
+        self._refill()
         return Chunk(tokens, np.asarray(logits)[:, :steps])
 
+    @property
+    def full(self) -> int:
+        """The length at which the latents will be full."""
+        return self.length + self.room
+
     def _refill(self) -> None:
-        """Recompute the last half of the latents, so that there is room for new ones (paper, section 3.2)."""
+        """Recompute of the last half of the latents what is there already, so that nobody waits when they are full.
+
+        It begins as late as two tokens recomputed for each new one allow: a continuation that ends before has no use
+        for it.
+        """
+        if self._begins_again(self.full):
+            return
+        start = self._start(self.full + refill_room(self.config))
+        while self.full - self.ready >= 2 * self.room:
+            size = (self.full - self.ready) % PIECE or PIECE
+            if self.ready + size > self.length or not self._compiled(self._shape(), wait=self.room == 0):
+                return
+            at = self.ready - self.length + self.history.shape[1]
+            tokens, positions = self.history[:, at : at + size], self._positions(self.ready, size)
+            logits, self.cache, self.coming = _refill(
+                self.model, self.cache, self.coming, tokens, positions, self.ready, start
+            )
+            self.ready += size
+            if self.ready == self.full:
+                self.logits = logits
+
+    def _turn(self) -> None:
+        """Go on with the latents of the refill (paper, section 3.2)."""
+        begins_again, needs = self._begins_again(self.length), self._needs(self.length)
         self.room = refill_room(self.config)
-        if self._begins_again(self.length):
+        if begins_again:
             self._prefill([row[row != PAD] for row in self.history], 1)
             return
-        needs = self._needs(self.length)
-        if self.ahead and self.ahead[0] == needs:
-            self.ahead[1].join()
-        self.cache = _fitted(self.cache, *needs)
-        count = refilled(self.config)
-        tokens, positions = self.history[:, -count:], self._positions(self.length - count, count)
-        self.logits, self.cache = _refill(self.model, self.cache, tokens, positions, self._start())
+        self._compiled(needs, wait=True)
+        full, cache = self.coming, _fitted(self.cache, *needs)
+        self.coming = self.cache.latents.cleared()
+        self.cache = cache._replace(latents=full, start=jnp.asarray(self._start(self.full), jnp.int32))
+        self.ready = self.full - refilled(self.config)
 
-    def _start(self) -> int:
-        """First index in the window, such that it never exceeds the context before the next fill."""
-        return max(0, self.length + self.room - self.config.context)
+    def _start(self, end: int) -> int:
+        """First index in the window of tokens up to `end`."""
+        return max(0, end - self.config.context)
 
     def _begins_again(self, length: int) -> bool:
         """Whether a refill at `length` is a prefill: absolute positions end with the context."""
         return self.config.position != "rotary" and length + refill_room(self.config) > self.config.context
 
+    def _shape(self) -> tuple[int, bool]:
+        """Slots of the ring, and whether there is a prefix: what the programs depend on."""
+        assert self.cache.recent is not None
+        return self.cache.recent.keys.shape[-1], self.cache.prefix is not None
+
     def _needs(self, length: int) -> tuple[int, bool]:
-        """Slots of the ring, and whether there is a prefix, for a refill at `length`: what its programs depend on."""
-        prefix, recent = self.cache.prefix, self.cache.recent
-        assert recent is not None
-        ring, context, end = recent.keys.shape[-1], self.config.context, length + refill_room(self.config)
+        """The shape for what follows a refill at `length`."""
+        ring, visible = self._shape()
+        context, end = self.config.context, length + refill_room(self.config)
         needed = min(end - self.origin, context)
-        visible = prefix is not None and end - context < prefix.keys.shape[-1]
+        if self.cache.prefix is not None:
+            visible = end - context < self.cache.prefix.keys.shape[-1]
         return (ring if needed <= ring else min(max(2 * ring, needed), context)), visible
 
+    def _compiled(self, shape: tuple[int, bool], *, wait: bool) -> bool:
+        """Whether no thread is compiling for this shape; with `wait`, once that is so."""
+        if self.compiler and self.compiler[0] == shape:
+            if wait:
+                self.compiler[1].join()
+            return not self.compiler[1].is_alive()
+        return True
+
     def _compile_ahead(self) -> None:
-        """Compile in the background what a refill before long needs and no refill needed before.
+        """Compile in the background what will be needed before long and is not compiled yet.
 
         The thread is no daemon, since a compiler that loses its interpreter aborts loudly: a program that ends at that
         moment waits for what is being compiled.
         """
-        if self.ahead and self.ahead[1].is_alive():
+        if self.compiler and self.compiler[1].is_alive():
             return
-        next_refill, every = self.length + self.room, refill_room(self.config)
-        for length in range(next_refill, next_refill + max(RING, every), every):
+        every, now = refill_room(self.config), self._shape()
+        refills = range(self.full, self.full + max(RING, every), every)
+        shapes = [now, *(self._needs(length) for length in refills)]
+        for length, shape in zip([self.full, *refills], shapes, strict=True):
             if self._begins_again(length):
                 return
-            if (needs := self._needs(length)) not in self.compiled:
+            if shape not in self.compiled:
                 break
         else:
             return
-        coming = jax.eval_shape(lambda cache: _fitted(cache, *needs), self.cache)
-        positions = self._positions(0, refilled(self.config))
-        refill = self.model, coming, positions[:, :, 0], positions, 0
-        refill, steps = jax.tree.map(_abstract, (refill, self._arguments(coming, self.chunk)))
+        cache = jax.eval_shape(lambda cache: _fitted(cache, *shape), self.cache)
+        programs = [] if shape == now else [(_steps, self._arguments(cache, self.chunk))]
+        count = refilled(self.config)
+        for size in {min(count, PIECE), count % PIECE or PIECE}:
+            positions = self._positions(0, size)
+            given = self.model, cache, self.coming, positions[:, :, 0], positions, 0, 0
+            programs.append((_refill, given))
+        programs = [(program, jax.tree.map(_abstract, given)) for program, given in programs]
 
-        def compile_both() -> None:
+        def compile_all() -> None:
             with contextlib.suppress(Exception):  # who needs the program meets the same error, and handles it
-                _refill.lower(*refill).compile()
-                if not self.closed:
-                    _steps.lower(*steps).compile()
+                for program, given in programs:
+                    if not self.closed:
+                        program.lower(*given).compile()
 
-        self.compiled.add(needs)
-        self.ahead = needs, Thread(target=compile_both, name="compile")
-        self.ahead[1].start()
+        self.compiled.add(shape)
+        self.compiler = shape, Thread(target=compile_all, name="compile")
+        self.compiler[1].start()
 
     def close(self) -> None:
         """Nothing more will be needed."""
@@ -261,14 +311,24 @@ def _prefill(
     return logits[:, -1], cache
 
 
-@partial(jax.jit, donate_argnames="cache")
+@partial(jax.jit, donate_argnames=("cache", "coming"))
 def _refill(
-    model: PerceiverAR, cache: Cache, tokens: Array, positions: Array, start: Array
-) -> tuple[Array, Cache]:
-    rewound = cache.rewind(tokens.shape[1])._replace(start=jnp.asarray(start, jnp.int32))
-    logits, full = model(tokens, positions, tokens.shape[1], rewound)
-    assert full is not None
-    return logits[:, -1], full
+    model: PerceiverAR,
+    cache: Cache,
+    coming: Latents,
+    tokens: Array,
+    positions: Array,
+    begin: Array,
+    start: Array,
+) -> tuple[Array, Cache, Latents]:
+    """Compute latents for `tokens`, which begin at index `begin` and are in the cache already, behind those `coming`.
+
+    They see what is in the window from `start` on, and no latent of the cache's.
+    """
+    begin, start = jnp.asarray(begin, jnp.int32), jnp.asarray(start, jnp.int32)
+    logits, seen = model(tokens, positions, tokens.shape[1], cache.earlier(coming, begin, start))
+    assert seen is not None
+    return logits[:, -1], cache._replace(recent=seen.recent), seen.latents
 
 
 @partial(jax.jit, donate_argnames=("cache", "logits"))

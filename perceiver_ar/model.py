@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from perceiver_ar import positions as where
 from perceiver_ar.attention import attend
-from perceiver_ar.cache import EMPTY, Cache, Entries
+from perceiver_ar.cache import EMPTY, Cache, Entries, Latents
 from perceiver_ar.config import PAD, ModelConfig
 from perceiver_ar.products import product
 
@@ -162,8 +162,8 @@ class PerceiverAR(nnx.Module):
         """Logits of the token after each of the last `latents` tokens, and the cache with these tokens in it.
 
         Training is this call without a cache; prefill with `Cache.empty`; a step is one token with one
-        latent; a refill is a call on the last tokens after `Cache.rewind`. Only the first call on a cache
-        may have more tokens than latents. Examples of unequal length are padded with `PAD` on the left.
+        latent; a refill is calls on the last tokens again, with new latents (`Cache.earlier`). Only the first call on
+        a cache may have more tokens than latents. Examples of unequal length are padded with `PAD` on the left.
 
         Args:
             key: randomness of dropout and cross-attend dropout, in training only.
@@ -265,18 +265,18 @@ class PerceiverAR(nnx.Module):
 
     def _cached_stack(self, x, by, index, order, cache):
         """The same layers one by one, each with its part of the cache."""
-        kept, slots = [], cache.slots
-        for block, (keys, values) in zip(self._blocks(), cache.latents, strict=True):
+        kept, before = [], cache.latents
+        slots = before.slots
+        for block, (keys, values) in zip(self._blocks(), before.layers, strict=True):
             new = block.entries(x, by, index)
-            entries = Entries(keys, values, cache.slots).append(new, cache.filled)
+            entries = Entries(keys, values, before.slots).append(new, before.filled)
             first = cache.recent is None  # nothing but `new` is in the cache, and it need not be read back
             attended = attend(block.queries(x, by), [new if first else entries], order, aligned=first)
             x = block.finish(x, attended, None)
             *key_value, slots = entries
             kept.append(tuple(key_value))
-        return x, cache._replace(
-            latents=tuple(kept), slots=slots, length=order[-1] + 1, filled=cache.filled + x.shape[1]
-        )
+        latents = Latents(tuple(kept), slots, before.filled + x.shape[1])
+        return x, cache._replace(latents=latents, length=order[-1] + 1)
 
 
 def _fold(key: Key | None, number: Array | int) -> Key | None:

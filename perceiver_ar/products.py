@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
-FEW = 8
-"""Most rows for which a product is bound by reading the weights."""
+FEW = 64
+"""Most rows for which reading the weights is a large part of a product: packed first, they would be read twice."""
 
 
 def product(
@@ -22,8 +22,8 @@ def product(
 ) -> Float[Array, "rows outputs"]:
     """`x @ weight.T`, summed in float32, from factors rounded to `dtype`.
 
-    A few rows are bound by reading the weights, and rounding these would only cost time: they are multiplied as
-    they are.
+    For a few rows most of the time goes into reading the weights, and rounding these would only add to it: they are
+    multiplied as they are.
     """
     if x.shape[0] > FEW:
         return cast(Array, _product(x, weight, dtype))

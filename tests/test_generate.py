@@ -19,8 +19,9 @@ CODEC = ToyCodec()
 
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Primers are padded to a few short lengths."""
+    """Primers are padded to a few short lengths, and most refills come in two pieces, of one token and of three."""
     monkeypatch.setattr(generation, "SMALLEST", 4)
+    monkeypatch.setattr(generation, "PIECE", 3)
 
 
 def primer(count: int, seed: int = 0) -> np.ndarray:

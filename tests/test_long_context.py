@@ -103,6 +103,31 @@ def test_only_the_first_steps_are_compiled_while_somebody_waits(
         assert used >= 3
 
 
+def test_a_refill_is_spread_over_the_second_half_of_the_tokens_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No chunk of 2 tokens waits for more than 4 of the 16, none for any of it in the first half."""
+    monkeypatch.setattr(generation, "PIECE", 2)
+    sizes: list[int] = []
+    refill = generation._refill
+
+    def counted(*given: Any) -> Any:
+        sizes.append(given[3].shape[1])
+        return refill(*given)
+
+    model, primer = small_model(small_config(latents=32)), np.full(20, FIRST_DATA, np.int32)
+    chunks = generate(model, ToyCodec(), [primer], chunk=2)
+    next(chunks)
+    _wait_for_compilers()
+    monkeypatch.setattr(generation, "_refill", counted)
+    spread = []
+    for _ in range(15):
+        next(chunks)
+        spread.append(sum(sizes))
+        sizes.clear()
+    assert spread == [0, 0, 2, 4, 4, 4, 2, 0, 0, 0, 2, 4, 4, 4, 2]
+
+
 def _wait_for_compilers() -> None:
     for thread in threading.enumerate():
         if thread.name == "compile":

@@ -9,7 +9,7 @@ from perceiver_ar.products import FEW, product
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.15)])
-@pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 40])
+@pytest.mark.parametrize("rows", [1, 8, FEW, FEW + 1])
 def test_product_and_its_gradients(dtype: str, tolerance: float, rows: int) -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (rows, 7))
