@@ -18,7 +18,7 @@ from perceiver_ar.cache import Cache, Latents
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
 from perceiver_ar.model import PerceiverAR
-from perceiver_ar.sampling import Sampling, gumbel, resting, sample
+from perceiver_ar.sampling import Lately, Sampling, Values, after, gumbel, refused, sample
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
@@ -115,11 +115,13 @@ class _Run:
     ) -> None:
         self.chunk, self.closed = chunk, False
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
-        self.legal, self.sampling, self.values = jnp.asarray(codec.legal), sampling, sampling.array()
+        self.legal, self.values = jnp.asarray(codec.legal), sampling.values()
         rows = jnp.arange(len(primers) * takes)
         self.keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
         data = [np.count_nonzero(primer >= FIRST_DATA) for primer in primers]
         self.drawn = jnp.repeat(jnp.asarray(data, jnp.int32), takes)
+        forks = [primer for primer in primers for _ in range(takes)]
+        self.lately = sampling.lately(forks, self.config.vocab_size)
         self._prefill(primers, takes)
 
     def _prefill(self, primers: list[np.ndarray], takes: int) -> None:
@@ -148,7 +150,8 @@ class _Run:
         if self.room == 0:
             self._turn()
         steps = min(self.chunk, self.room)
-        self.cache, self.logits, tokens, logits = _steps(*self._arguments(self.cache, steps))
+        arguments = self._arguments(self.cache, steps)
+        self.cache, self.logits, self.lately, tokens, logits = _steps(*arguments)
         tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
@@ -279,7 +282,7 @@ class _Run:
             self.legal,
             self.values,
             self.drawn,
-            self.sampling.rested(self.history).astype(np.int32),
+            self.lately,
             steps,
         )
 
@@ -339,34 +342,30 @@ def _steps(  # noqa: PLR0913
     keys: Array,
     positions: Array,
     legal: Array,
-    values: Array,
+    values: Values,
     drawn: Int[Array, "rows"],
-    rested: Int[Array, "rows"],
+    lately: Lately,
     count: Array,
-) -> tuple[Cache, Array, Array, Array]:
+) -> tuple[Cache, Array, Lately, Array, Array]:
     """`count` steps, at most as many as there are positions: draw a token, then call the model on it.
 
-    `drawn` counts each row's data tokens so far: its step in the table of legal tokens. `rested` counts the tokens of
-    `Sampling.rest` that it ends with.
+    `drawn` counts each row's data tokens so far: its step in the table of legal tokens.
     """
     rows, size, _ = positions.shape
     numbers = drawn[:, None] + jnp.arange(size)
     noise = gumbel(keys, numbers, logits.shape[-1])
     allowed = legal[numbers % legal.shape[0]]
-    rest = resting(values, jnp.arange(logits.shape[-1]))
     tokens = jnp.zeros((rows, size), jnp.int32)
     record = jnp.zeros((rows, size, logits.shape[-1]), jnp.float32)
 
     def step(i: Array, carry: tuple) -> tuple:
-        cache, logits, tokens, record, rested = carry
+        cache, logits, lately, tokens, record = carry
         at = partial(jax.lax.dynamic_index_in_dim, index=i, axis=1, keepdims=False)
-        tired = (rested >= values[6])[:, None] & rest
-        token = sample(logits, at(allowed) & ~tired, values, at(noise))
-        rested = jnp.where(resting(values, token), rested + 1, 0)
+        token = sample(logits, at(allowed) & ~refused(values, lately), values, at(noise))
         tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, i))
         record = jax.lax.dynamic_update_slice(record, logits[:, None], (0, i, 0))
         position = jax.lax.dynamic_slice_in_dim(positions, i, 1, axis=1)
         new, cache = model(token[:, None], position, 1, cache)
-        return cache, new[:, 0], tokens, record, rested
+        return cache, new[:, 0], after(values, lately, token), tokens, record
 
-    return jax.lax.fori_loop(0, count, step, (cache, logits, tokens, record, rested))[:4]
+    return jax.lax.fori_loop(0, count, step, (cache, logits, lately, tokens, record))

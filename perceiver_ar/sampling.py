@@ -1,6 +1,8 @@
 """Logits to tokens. Knows no modality: what may stand where is a table the codec gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,30 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from perceiver_ar.attention import MASKED
+
+
+class Values(NamedTuple):
+    """`Sampling` as arrays, so that a new temperature compiles nothing."""
+
+    temperature: Float[Array, ""]
+    top_p: Float[Array, ""]
+    top_k: Int[Array, ""]
+    min_p: Float[Array, ""]
+    rest: Int[Array, "2"]
+    rests: Int[Array, ""]
+    event: Int[Array, "2"]
+    alike: Int[Array, "limits 2"]
+
+
+class Lately(NamedTuple):
+    """What came before in each row, as far as it decides what may not follow."""
+
+    rests: Int[Array, "rows"]
+    """Tokens of `Sampling.rest` that it ends with."""
+    events: Int[Array, "rows"]
+    """Tokens of `Sampling.event` so far."""
+    latest: Int[Array, "rows vocab"]
+    """Which of them each token last was, counted from 1; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +56,10 @@ class Sampling:
     """First token, and the one behind the last, of those that let nothing happen."""
     rests: int = 0
     """Most of them in a row."""
+    event: tuple[int, int] = (0, 0)
+    """First token, and the one behind the last, of those that make something happen."""
+    alike: tuple[tuple[int, int], ...] = ()
+    """(kinds, most): of so few kinds there are at most so many of these in a row, whatever comes between them."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:
@@ -41,21 +71,63 @@ class Sampling:
         if not 0 <= self.min_p < 1:
             raise ValueError(f"min-p must be at least 0 and below 1, not {self.min_p:g}")
 
-    def array(self) -> Float[Array, "7"]:
-        """The values as one array, so that a new temperature compiles nothing."""
-        values = self.temperature, self.top_p, self.top_k, self.min_p, *self.rest, self.rests
-        return jnp.array(values, jnp.float32)
+    def values(self) -> Values:
+        """What the functions of this module take."""
+        real, whole = jnp.float32, jnp.int32
+        return Values(
+            jnp.asarray(self.temperature, real),
+            jnp.asarray(self.top_p, real),
+            jnp.asarray(self.top_k, whole),
+            jnp.asarray(self.min_p, real),
+            jnp.asarray(self.rest, whole),
+            jnp.asarray(self.rests, whole),
+            jnp.asarray(self.event, whole),
+            jnp.asarray(self.alike, whole).reshape(-1, 2),
+        )
 
-    def rested(self, tokens: Int[np.ndarray, "rows seq"]) -> Int[np.ndarray, "rows"]:
-        """How many tokens of `rest` each row ends with."""
-        other = (tokens < self.rest[0]) | (tokens >= self.rest[1])
-        return np.where(other.any(axis=1), other[:, ::-1].argmax(axis=1), tokens.shape[1])
+    def lately(self, rows: Sequence[np.ndarray], vocab: int) -> Lately:
+        """What the tokens of each row so far, int (n,), mean for the next one."""
+        rests, events = np.zeros((2, len(rows)), np.int32)
+        latest = np.zeros((len(rows), vocab), np.int32)
+        for row, tokens in enumerate(rows):
+            other = np.flatnonzero((tokens < self.rest[0]) | (tokens >= self.rest[1]))
+            rests[row] = len(tokens) - (other[-1] + 1 if len(other) else 0)
+            drawn = tokens[(tokens >= self.event[0]) & (tokens < self.event[1])]
+            events[row] = len(drawn)
+            np.maximum.at(latest[row], drawn, np.arange(1, len(drawn) + 1))
+        return Lately(jnp.asarray(rests), jnp.asarray(events), jnp.asarray(latest))
+
+
+def refused(values: Values, lately: Lately) -> Bool[Array, "rows vocab"]:
+    """Tokens that may not follow: one rest too many, or one more event of too few kinds."""
+    tokens = jnp.arange(lately.latest.shape[1])
+    tired = (lately.rests >= values.rests)[:, None] & _within(values.rest, tokens)
+    kinds, most = values.alike.T
+    # With fewer events than a limit looks back on, every token of the vocabulary counts as one of its kinds.
+    since = lately.latest[:, None] > (lately.events[:, None] - most)[..., None]
+    stuck = since & (since.sum(axis=-1) <= kinds)[..., None]
+    return tired | stuck.any(axis=1)
+
+
+def after(values: Values, lately: Lately, token: Int[Array, "rows"]) -> Lately:
+    """What came before, with one more token in each row."""
+    events = lately.events + _within(values.event, token)
+    mine = _within(values.event, token)[:, None] & (token[:, None] == jnp.arange(lately.latest.shape[1]))
+    return Lately(
+        rests=jnp.where(_within(values.rest, token), lately.rests + 1, 0),
+        events=events,
+        latest=jnp.where(mine, events[:, None], lately.latest),
+    )
+
+
+def _within(span: Int[Array, "2"], tokens: Int[Array, "..."]) -> Bool[Array, "..."]:
+    return (tokens >= span[0]) & (tokens < span[1])
 
 
 def allowed(
-    logits: Float[Array, "rows vocab"], legal: Bool[Array, "rows vocab"], values: Float[Array, "7"]
+    logits: Float[Array, "rows vocab"], legal: Bool[Array, "rows vocab"], values: Values
 ) -> Float[Array, "rows vocab"]:
-    """Logits over temperature, with every token that may not be drawn masked. `values` is `Sampling.array()`.
+    """Logits over temperature, with every token that may not be drawn masked.
 
     Top-k, top-p and min-p each look at the legal tokens' probabilities at that temperature; ties at the border
     stay in.
@@ -75,17 +147,12 @@ def allowed(
 def sample(
     logits: Float[Array, "rows vocab"],
     legal: Bool[Array, "rows vocab"],
-    values: Float[Array, "7"],
+    values: Values,
     noise: Float[Array, "rows vocab"],
 ) -> Int[Array, "rows"]:
     """One token a row, drawn by `noise` (the Gumbel-max trick; see `gumbel`)."""
     masked = allowed(logits, legal, values)
-    return jnp.argmax(jnp.where(values[0] > 0, masked + noise, masked), axis=-1).astype(jnp.int32)
-
-
-def resting(values: Float[Array, "7"], tokens: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Whether tokens are of `Sampling.rest`."""
-    return (tokens >= values[4]) & (tokens < values[5])
+    return jnp.argmax(jnp.where(values.temperature > 0, masked + noise, masked), axis=-1).astype(jnp.int32)
 
 
 def gumbel(

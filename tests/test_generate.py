@@ -1,6 +1,7 @@
 """Generated logits equal those of one uncached forward, whatever the cache did in between."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -215,6 +216,36 @@ def test_no_more_rests_follow_one_another_than_are_asked_for(model: PerceiverAR,
             before = before + 1 if token in rests else 0
             assert before <= 3 or token not in rests
         assert before <= 3 and len(set(row)) > 2
+
+
+def longest(tokens: list[int], kinds: int) -> int:
+    """Most of the tokens in a row that are of at most `kinds` kinds."""
+    spans = ((begin, end) for begin in range(len(tokens)) for end in range(begin + 1, len(tokens) + 1))
+    return max(end - begin for begin, end in spans if len(set(tokens[begin:end])) <= kinds)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 32])
+def test_no_longer_row_of_few_kinds_than_is_asked_for(model: PerceiverAR, chunk: int) -> None:
+    """What a primer ends with counts too, what comes between does not, and a chunk's border changes nothing."""
+    events, limits = range(FIRST_DATA, VOCAB - 2), ((1, 2), (2, 5), (3, 9))
+    free = Sampling(temperature=0.05, event=(events.start, events.stop))
+    bound = replace(free, alike=limits)
+    primers = [np.array([SOS, 5, VOCAB - 1, 5], np.int32), np.array([SOS, *[4, 7] * 3], np.int32)]
+    got = run(model, primers, 40, takes=2, sampling=bound, chunk=chunk).tokens
+    np.testing.assert_array_equal(got, run(model, primers, 40, takes=2, sampling=bound, chunk=40).tokens)
+    loose = run(model, primers, 40, takes=2, sampling=free).tokens
+
+    def rows(tokens: np.ndarray, kinds: int, primed: int) -> list[int]:
+        whole = [
+            [*primers[row // 2][len(primers[row // 2]) - primed :], *new] for row, new in enumerate(tokens)
+        ]
+        return [longest([token for token in row if token in events], kinds) for row in whole]
+
+    for kinds, most in limits:
+        assert max(rows(got, kinds, 0)) <= most
+        assert max(rows(got[:2], kinds, 3)) <= most
+        assert max(rows(loose, kinds, 0)) > most
+    assert not {4, 7} & set(got[2:, 0].tolist())
 
 
 def test_closing_the_generator_stops_it(model: PerceiverAR, monkeypatch: pytest.MonkeyPatch) -> None:

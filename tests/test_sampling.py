@@ -16,7 +16,7 @@ LEGAL = np.array([True, True, False, True, True, True])
 
 def support(sampling: Sampling, logits: np.ndarray = LOGITS, legal: np.ndarray = LEGAL) -> list[int]:
     """The tokens that may be drawn."""
-    got = np.asarray(allowed(jnp.asarray(logits)[None], jnp.asarray(legal)[None], sampling.array()))[0]
+    got = np.asarray(allowed(jnp.asarray(logits)[None], jnp.asarray(legal)[None], sampling.values()))[0]
     return np.flatnonzero(got > MASKED).tolist()
 
 
@@ -25,7 +25,7 @@ def drawn(sampling: Sampling, count: int, legal: np.ndarray = LEGAL, seed: int =
     keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(jnp.arange(count))
     logits, table = np.tile(LOGITS, (count, 1)), np.tile(legal, (count, 1))
     noise = gumbel(keys, jnp.zeros((count, 1), jnp.int32), len(LOGITS))[:, 0]
-    return np.asarray(sample(jnp.asarray(logits), jnp.asarray(table), sampling.array(), noise))
+    return np.asarray(sample(jnp.asarray(logits), jnp.asarray(table), sampling.values(), noise))
 
 
 def chances(temperature: float, kept: list[int]) -> np.ndarray:
@@ -43,7 +43,7 @@ def test_temperature_zero_takes_the_likeliest_legal_token() -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_temperature_divides_the_logits_of_legal_tokens(temperature: float) -> None:
-    values = Sampling(temperature=temperature).array()
+    values = Sampling(temperature=temperature).values()
     got = allowed(jnp.asarray(LOGITS)[None], jnp.asarray(LEGAL)[None], values)
     np.testing.assert_allclose(got[0], np.where(LEGAL, LOGITS / temperature, MASKED), rtol=1e-6)
 

@@ -8,7 +8,7 @@ import pytest
 from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.midi import read_midi
 from perceiver_ar.codecs.music import MusicCodec
-from perceiver_ar.continuation import MOST_RESTS, Request, continue_music, musical
+from perceiver_ar.continuation import MOST_ALIKE, MOST_RESTS, Request, continue_music, musical
 from perceiver_ar.sampling import Sampling
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +19,25 @@ def test_what_rests_is_time_that_passes() -> None:
     first, behind = musical(codec, Sampling(top_p=0.5)).rest
     assert (first, behind) == (codec.time_shift, codec.time_shift + 100)
     assert musical(codec, Sampling(top_p=0.5)).top_p == 0.5 and MOST_RESTS == 3
+
+
+def test_what_may_not_be_alike_for_long_are_the_notes() -> None:
+    """A primer of one repeated note is followed by others too, though not by them alone."""
+    model = load("piano-small")
+    assert musical(model.music, Sampling()).event == (model.music.note_on, model.music.note_off)
+    note = [
+        model.music.note_on + 60,
+        model.music.time_shift + 9,
+        model.music.note_off + 60,
+        model.music.time_shift,
+    ]
+    *_, last = continue_music(model, np.array(note * 30, np.int32), Request(seconds=20, takes=2))
+    for take in last.takes:
+        pitches = [note.pitch for note in take.all()]
+        assert len(pitches) > 40 and pitches[0] != 60
+        for few, most in MOST_ALIKE:
+            runs = (pitches[at : at + most + 1] for at in range(len(pitches) - most))
+            assert all(len(set(run)) > few for run in runs), few
 
 
 @pytest.mark.slow
