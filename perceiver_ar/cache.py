@@ -90,10 +90,6 @@ class Latents(NamedTuple):
         slots = jnp.full((batch, config.latents), EMPTY, jnp.int32)
         return cls(tuple((keys, values) for keys, values, _ in layers), slots, jnp.zeros((), jnp.int32))
 
-    def cleared(self) -> "Latents":
-        """The same room, and nothing in it."""
-        return self._replace(slots=jnp.full_like(self.slots, EMPTY), filled=jnp.zeros_like(self.filled))
-
 
 class Cache(NamedTuple):
     """What the model remembers of the calls before: passed in, handed back, never hidden in a module.

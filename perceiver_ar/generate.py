@@ -77,7 +77,8 @@ def generate(
     float32 to the last bits of the logits, in bfloat16 to its rounding.
 
     Args:
-        primers: int tokens (n,), one or more each; of a longer one the last `primer_limit` tokens are used.
+        primers: int tokens (n,), one or more each; of a longer one the model hears the last `primer_limit`
+            tokens, and all of them count for the table of legal tokens and the bounds of `sampling`.
 
     Raises:
         ValueError: an empty primer, a token the model does not know, no take, an empty chunk, or a model
@@ -142,7 +143,7 @@ class _Run:
         logits, cache = _prefill(self.model, tokens, positions, latents, self._start(self.full))
         self.logits = jnp.repeat(logits, takes, axis=0)
         self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
-        self.coming = Latents.empty(self.config, len(self.history))
+        self.coming: Latents | None = None
         self.ready = self.full - refilled(self.config)
 
     def advance(self) -> Chunk:
@@ -156,7 +157,7 @@ class _Run:
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
         self._compile_ahead()
-        self._refill()
+        self._refill(wait=False)
         return Chunk(tokens, np.asarray(logits)[:, :steps])
 
     @property
@@ -164,19 +165,20 @@ class _Run:
         """The length at which the latents will be full."""
         return self.length + self.room
 
-    def _refill(self) -> None:
+    def _refill(self, *, wait: bool) -> None:
         """Recompute of the last half of the latents what is there already, so that nobody waits when they are full.
 
         It begins as late as two tokens recomputed for each new one allow: a continuation that ends before has no use
-        for it.
+        for it. While its program is being compiled it is put off, unless somebody has to `wait`.
         """
-        if self._begins_again(self.full):
-            return
         start = self._start(self.full + refill_room(self.config))
         while self.full - self.ready >= 2 * self.room:
             size = (self.full - self.ready) % PIECE or PIECE
-            if self.ready + size > self.length or not self._compiled(self._shape(), wait=self.room == 0):
+            late = self.ready + size > self.length
+            if late or self._begins_again(self.full) or not self._compiled(self._shape(), wait=wait):
                 return
+            if self.coming is None:
+                self.coming = Latents.empty(self.config, len(self.history))
             at = self.ready - self.length + self.history.shape[1]
             tokens, positions = self.history[:, at : at + size], self._positions(self.ready, size)
             logits, self.cache, self.coming = _refill(
@@ -188,16 +190,18 @@ class _Run:
 
     def _turn(self) -> None:
         """Go on with the latents of the refill (paper, section 3.2)."""
-        begins_again, needs = self._begins_again(self.length), self._needs(self.length)
-        self.room = refill_room(self.config)
-        if begins_again:
+        if self._begins_again(self.length):
+            self.room = refill_room(self.config)
             self._prefill([row[row != PAD] for row in self.history], 1)
             return
+        self._refill(wait=True)
+        assert self.coming is not None
+        needs = self._needs(self.length)
         self._compiled(needs, wait=True)
-        full, cache = self.coming, _fitted(self.cache, *needs)
-        self.coming = self.cache.latents.cleared()
-        self.cache = cache._replace(latents=full, start=jnp.asarray(self._start(self.full), jnp.int32))
-        self.ready = self.full - refilled(self.config)
+        self.room = refill_room(self.config)
+        start = jnp.asarray(self._start(self.full), jnp.int32)
+        self.cache = _fitted(self.cache, *needs)._replace(latents=self.coming, start=start)
+        self.coming, self.ready = None, self.full - refilled(self.config)
 
     def _start(self, end: int) -> int:
         """First index in the window of tokens up to `end`."""
@@ -252,7 +256,7 @@ class _Run:
         count = refilled(self.config)
         for size in {min(count, PIECE), count % PIECE or PIECE}:
             positions = self._positions(0, size)
-            given = self.model, cache, self.coming, positions[:, :, 0], positions, 0, 0
+            given = self.model, cache, cache.latents, positions[:, :, 0], positions, 0, 0
             programs.append((_refill, given))
         programs = [(program, jax.tree.map(_abstract, given)) for program, given in programs]
 

@@ -111,8 +111,9 @@ def refused(values: Values, lately: Lately) -> Bool[Array, "rows vocab"]:
 
 def after(values: Values, lately: Lately, token: Int[Array, "rows"]) -> Lately:
     """What came before, with one more token in each row."""
-    events = lately.events + _within(values.event, token)
-    mine = _within(values.event, token)[:, None] & (token[:, None] == jnp.arange(lately.latest.shape[1]))
+    event = _within(values.event, token)
+    events = lately.events + event
+    mine = event[:, None] & (token[:, None] == jnp.arange(lately.latest.shape[1]))
     return Lately(
         rests=jnp.where(_within(values.rest, token), lately.rests + 1, 0),
         events=events,

@@ -1,5 +1,6 @@
 """Generated logits equal those of one uncached forward, whatever the cache did in between."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -55,10 +56,12 @@ def fills(config: ModelConfig, size: int) -> Iterator[tuple[int, int, int, int]]
             begin = length - min(length, primer_limit(config))
 
 
-def check_exact(model: PerceiverAR, primers: list[np.ndarray], takes: int, count: int) -> None:
+def check_exact(
+    model: PerceiverAR, primers: list[np.ndarray], takes: int, count: int, chunk: int = 5
+) -> None:
     """Compare the logits of `count` tokens with uncached forwards of the same tokens, one for each fill."""
     config = model.config
-    got = collect(generate(model, ToyCodec(config.position_shape), primers, takes=takes, chunk=5), count)
+    got = collect(generate(model, ToyCodec(config.position_shape), primers, takes=takes, chunk=chunk), count)
     used = [part[-primer_limit(config) :] for part in primers]
     size = bucket(max(map(len, used)), min(4, refilled(config)), primer_limit(config))
     rows = [part for part in used for _ in range(takes)]
@@ -124,6 +127,49 @@ def test_logits_survive_the_rings_growth(
 ) -> None:
     monkeypatch.setattr(generation, "RING", ring)
     check_exact(small_model(small_config(layers=3, **changes)), [primer(1)], 1, count)
+
+
+def test_logits_survive_a_refill_that_is_ahead_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token a chunk, so that pieces are computed between them, the ring grown and wrapped meanwhile."""
+    monkeypatch.setattr(generation, "RING", 4)
+    between: list[int] = []
+    refill = generation._Run._refill
+
+    def counted(run: Any, *, wait: bool) -> None:
+        before = run.ready
+        refill(run, wait=True)
+        between.append((run.ready - before) * (run.room > 0))
+
+    monkeypatch.setattr(generation._Run, "_refill", counted)
+    model = small_model(small_config(layers=3, latents=16))
+    check_exact(model, [primer(1), primer(5), primer(9)], 2, 56, chunk=1)
+    assert sum(between) > 3 * refilled(model.config)
+
+
+def test_tokens_do_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the refill's program is compiled its pieces are put off, to where they are needed, and are the same."""
+    model = small_model(small_config(latents=16, width=48))
+    ready, release = threading.Event(), threading.Event()
+    refill = generation._refill
+
+    class Slow:
+        def __call__(self, *given: Any) -> Any:
+            assert release.is_set()
+            return refill(*given)
+
+        def lower(self, *given: Any) -> Any:
+            ready.set()
+            release.wait(60)
+            return refill.lower(*given)
+
+    monkeypatch.setattr(generation, "_refill", Slow())
+    chunks = generate(model, CODEC, [primer(9)], chunk=4)
+    before = [next(chunks).tokens for _ in range(2)]  # as many as there is room for
+    assert ready.wait(60)
+    release.set()
+    tokens = np.concatenate([*before, *(next(chunks).tokens for _ in range(4))], axis=1)
+    monkeypatch.setattr(generation, "_refill", refill)
+    np.testing.assert_array_equal(tokens, run(model, [primer(9)], tokens.shape[1]).tokens)
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,7 @@ def test_a_refill_is_spread_over_the_second_half_of_the_tokens_before_it(
         sizes.append(given[3].shape[1])
         return refill(*given)
 
+    monkeypatch.setattr(counted, "lower", refill.lower, raising=False)
     model, primer = small_model(small_config(latents=32)), np.full(20, FIRST_DATA, np.int32)
     chunks = generate(model, ToyCodec(), [primer], chunk=2)
     next(chunks)
