@@ -22,8 +22,8 @@ from perceiver_ar.sampling import Lately, Sampling, Values, after, gumbel, refus
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
-PIECE = 32
-"""Tokens of the next refill that one call computes, once they are there."""
+PIECE = 128
+"""Tokens of the next refill, of all rows together, that one call computes once they are there."""
 SMALLEST = 64
 """Fewest prefix slots; a shorter primer is padded, so that few shapes are ever compiled."""
 RING = 1024
@@ -118,6 +118,7 @@ class _Run:
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.values()
         rows = jnp.arange(len(primers) * takes)
+        self.piece = max(PIECE // len(rows), 1)
         self.keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
         data = [np.count_nonzero(primer >= FIRST_DATA) for primer in primers]
         self.drawn = jnp.repeat(jnp.asarray(data, jnp.int32), takes)
@@ -173,7 +174,7 @@ class _Run:
         """
         start = self._start(self.full + refill_room(self.config))
         while self.full - self.ready >= 2 * self.room:
-            size = (self.full - self.ready) % PIECE or PIECE
+            size = (self.full - self.ready) % self.piece or self.piece
             late = self.ready + size > self.length
             if late or self._begins_again(self.full) or not self._compiled(self._shape(), wait=wait):
                 return
@@ -254,7 +255,7 @@ class _Run:
         cache = jax.eval_shape(lambda cache: _fitted(cache, *shape), self.cache)
         programs = [] if shape == now else [(_steps, self._arguments(cache, self.chunk))]
         count = refilled(self.config)
-        for size in {min(count, PIECE), count % PIECE or PIECE}:
+        for size in {min(count, self.piece), count % self.piece or self.piece}:
             positions = self._positions(0, size)
             given = self.model, cache, cache.latents, positions[:, :, 0], positions, 0, 0
             programs.append((_refill, given))
