@@ -6,7 +6,9 @@ share is 1 where they agree (Yang & Lerch 2020). The gaps between onsets are com
 too, since a median says nothing of its shape. What the pianists share with themselves as they played just before the
 cut is the ceiling: other real music, of as many takes, from the same pieces.
 
-A take has collapsed if it is `silent` or `stuck`, with limits that no validation performance of MAESTRO exceeds.
+A take has collapsed if it is `silent` or `stuck`, with limits that no validation performance of MAESTRO exceeds. What
+bounds every continuation (`perceiver_ar.continuation.musical`) lies below those of `stuck`, which counts where it
+fails.
 
 Run from the checkout, in the project's environment: python -m benchmarks.playing --data maestro-v3.0.0-midi.zip
 """

@@ -1,4 +1,4 @@
-"""That a model plays on where a piece has ended."""
+"""That a model plays on where a piece has ended, and leaves what it has repeated often enough."""
 
 from itertools import islice
 from pathlib import Path
