@@ -133,16 +133,23 @@ def allowed(
     Top-k, top-p and min-p each look at the legal tokens' probabilities at that temperature; ties at the border
     stay in.
     """
-    temperature, top_p, top_k, min_p = values[:4]
-    scaled = jnp.where(legal, logits / jnp.maximum(temperature, 1e-6), MASKED)
+    scaled = jnp.where(legal, logits / jnp.maximum(values.temperature, 1e-6), MASKED)
+    peak = scaled.max(axis=-1, keepdims=True)
+    # Sorting takes as long as a layer of a small model, and by default nobody needs it.
+    ranking = (values.top_p < 1) | (values.top_k > 0)
+    least = jax.lax.cond(ranking, _least_ranked, lambda *_: jnp.full_like(peak, -jnp.inf), scaled, values)
+    return jnp.where(scaled >= jnp.maximum(least, peak + jnp.log(values.min_p)), scaled, MASKED)
+
+
+def _least_ranked(scaled: Float[Array, "rows vocab"], values: Values) -> Float[Array, "rows 1"]:
+    """The least of the logits that top-k and top-p keep."""
     ranked = -jnp.sort(-scaled, axis=-1)
     chances = jax.nn.softmax(ranked, axis=-1)
     before = jnp.cumsum(chances, axis=-1) - chances
-    kept = ((top_p >= 1) | (before < top_p)) & (chances >= min_p * chances[:, :1])
-    kept &= (top_k == 0) | (jnp.arange(ranked.shape[-1]) < top_k)
+    kept = (values.top_p >= 1) | (before < values.top_p)
+    kept &= (values.top_k == 0) | (jnp.arange(ranked.shape[-1]) < values.top_k)
     kept = kept.at[:, 0].set(True)
-    least = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(scaled >= least, scaled, MASKED)
+    return jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
 
 
 def sample(
