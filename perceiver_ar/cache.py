@@ -43,18 +43,22 @@ class Entries(NamedTuple):
             cut(self.keys, at, count, 2), cut(self.values, at, count, 1), cut(self.index, at, count, 1)
         )
 
+    def put(self, new: "Entries", at: Array | int) -> "Entries":
+        """Write `new` into the slots from `at` on, of which there must be enough."""
+        update = jax.lax.dynamic_update_slice_in_dim
+        return Entries(
+            update(self.keys, new.keys, at, axis=2),
+            update(self.values, new.values, at, axis=1),
+            update(self.index, new.index, at, axis=1),
+        )
+
     def append(self, new: "Entries", at: Int[Array, ""]) -> "Entries":
         """Write `new` into the slots from `at` on, as in a ring."""
         count, slots = new.keys.shape[-1], self.keys.shape[-1]
         at = at % slots
         index = new.index[: self.index.shape[0]]
         if count == 1:  # one slot cannot wrap, and a slice updates in place where a scatter may not
-            update = jax.lax.dynamic_update_slice_in_dim
-            return Entries(
-                update(self.keys, new.keys, at, axis=2),
-                update(self.values, new.values, at, axis=1),
-                update(self.index, index, at, axis=1),
-            )
+            return self.put(new._replace(index=index), at)
         where = (at + jnp.arange(count)) % slots
         return Entries(
             self.keys.at[:, :, where].set(new.keys),

@@ -16,6 +16,8 @@ from perceiver_ar.products import product
 Params = dict[str, Any]
 Key = Array
 
+PART = 512
+"""Most inputs whose keys and values are computed at once for a cache: for all of a long primer's it takes 200 MiB."""
 UNROLL = 8
 """Latent layers an iteration of the training scan: on a CPU a step of six unrolled layers is a tenth faster."""
 
@@ -186,9 +188,8 @@ class PerceiverAR(nnx.Module):
         begin = jnp.zeros((), jnp.int32) if cache is None else cache.length
         order = begin + jnp.arange(tokens.shape[1], dtype=jnp.int32)
         index = jnp.where(tokens == PAD, EMPTY, order)
-        inputs = self._embed(tokens, positions)
         latent_positions = positions[:, -latents:]
-        x, cache = self._cross_attend(inputs, positions, index, order[-latents:], latents, cache, layer_key)
+        x, cache = self._cross_attend(tokens, positions, index, order[-latents:], latents, cache, layer_key)
         by = where.rotation(config, config.heads, latent_positions)
         if cache is None:
             x = self._latent_stack(x, by, index[:, -latents:], order[-latents:], layer_key)
@@ -234,13 +235,13 @@ class PerceiverAR(nnx.Module):
             )
         return x
 
-    def _cross_attend(self, inputs, positions, index, order, latents, cache, key):
+    def _cross_attend(self, tokens, positions, index, order, latents, cache, key):
         """The latents after the cross-attend, (batch, latents, width), and the cache with its new entries."""
-        by = where.rotation(self.config, self.config.cross_heads, positions)
-        new = self.cross.entries(inputs, by, index)
-        x = inputs[:, -latents:]
-        by = None if by is None else (by[0][:, -latents:], by[1][:, -latents:])
-        queries = self.cross.queries(x, by)
+        parts = cache is not None and tokens.shape[1] > PART
+        new = (self._entries_in_parts if parts else self._entries)(tokens, positions, index)
+        positions = positions[:, -latents:]
+        x = self._embed(tokens[:, -latents:], positions)
+        queries = self.cross.queries(x, where.rotation(self.config, self.config.cross_heads, positions))
         if cache is None or cache.recent is None:
             attended = attend(queries, [new], order, 0 if cache is None else cache.start, aligned=True)
             cache = None if cache is None else cache._replace(prefix=new)
@@ -249,6 +250,25 @@ class PerceiverAR(nnx.Module):
             stores = [store for store in (cache.prefix, cache.recent) if store is not None]
             attended = attend(queries, stores, order, cache.start)
         return self.cross.finish(x, attended, _fold(key, self.config.layers)), cache
+
+    def _entries(self, tokens, positions, index):
+        """Keys and values of all inputs."""
+        by = where.rotation(self.config, self.config.cross_heads, positions)
+        return self.cross.entries(self._embed(tokens, positions), by, index)
+
+    def _entries_in_parts(self, tokens, positions, index):
+        """The same, computed one part after the other."""
+        (batch, seq), config = tokens.shape, self.config
+
+        def put(store: Entries, at: Array | int, count: int) -> Entries:
+            part = [jax.lax.dynamic_slice_in_dim(x, at, count, 1) for x in (tokens, positions, index)]
+            return store.put(jax.lax.optimization_barrier(self._entries(*part)), at)
+
+        heads = batch, config.cross_heads, config.width // config.cross_heads
+        store = Entries.empty(heads, seq, config.dtype, batch)
+        store = jax.lax.fori_loop(0, seq // PART, lambda n, store: put(store, n * PART, PART), store)
+        rest = seq % PART
+        return put(store, seq - rest, rest) if rest else store
 
     def _latent_stack(self, x, by, index, order, key):
         """All latent layers as one scan over their stacked parameters."""

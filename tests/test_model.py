@@ -212,6 +212,21 @@ def test_steps_and_longer_calls_on_a_cache_equal_one_call(primer: int) -> None:
     np.testing.assert_allclose(np.concatenate(got, 1), logits_of(model, inputs, first + 5), atol=2e-5)
 
 
+@pytest.mark.parametrize("primer", [15, 17])
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]])
+def test_a_prefill_in_parts_is_a_prefill(kind: dict, primer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, inputs = small_model(small_config(**kind)), tokens(2, primer)
+    inputs[0, :7] = PAD
+    positions = where(model.config, primer, 2)
+
+    def prefill() -> tuple:
+        return model(jnp.asarray(inputs), positions, 3, Cache.empty(model.config, 2))
+
+    whole = prefill()
+    monkeypatch.setattr("perceiver_ar.model.PART", 5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), whole, prefill())
+
+
 def test_weights_of_another_config_are_refused() -> None:
     params = to_params(small_model(small_config()))
     message = "do not fit the model's config"
