@@ -51,11 +51,16 @@ def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    presets = "imagenet64,maestro,maestro_audio,pg19,piano,piano_small,transcribed_piano,wikitext103"
-    assert f"{presets},evaluate,export,vocabulary,curves" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "transcribed_piano,wikitext103,evaluate,export,vocabulary,curves" in said
+    assert "maestro           MAESTRO as MIDI performances." in said
+    assert main(["--help"]) == 0
     assert main(["evaluate", "nope", "--data", str(tmp_path)]) == 2
     assert "no model 'nope'" in capsys.readouterr().err
     assert main(["export", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "no training run" in capsys.readouterr().err
     assert main(["maestro", "--data", str(tmp_path / "none.zip"), "--workdir", str(tmp_path / "run")]) == 2
-    assert "neither a folder nor a zip" in capsys.readouterr().err
+    assert "there is no file or folder" in capsys.readouterr().err
+    (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04, and no more")
+    assert main(["maestro", "--data", str(tmp_path / "cut.zip"), "--workdir", str(tmp_path / "run")]) == 2
+    assert "neither a folder nor a whole zip or tar" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`python -m training PRESET | evaluate | export | vocabulary | curves | prepare`: train, measure, ship, draw."""
 
-import importlib
+import ast
+import importlib.util
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from training.data.splits import first_with_split
 from training.data.store import prepare_all
 from training.data.text import learn_subwords, train_lines
 from training.devices import Cluster, mesh
-from training.evaluate import baselines, evaluate
+from training.evaluate import baselines, check_counted, evaluate, reach
 from training.loop import Diverged, Stopped, train
 from training.opened import opened, write_domain
 from training.samples import complete, write_samples
@@ -143,8 +144,10 @@ def main(arguments: list[str] | None = None) -> int:
             _prepare("".join(rest[:1]), rest[1:], prog)
         else:
             commands = ",".join([*PRESETS, *COMMANDS, PREPARE])
-            print(f"usage: python -m training {{{commands}}} [{TINY}] [--help]", file=sys.stderr)
-            return 2
+            print(f"usage: python -m training {{{commands}}} [{TINY}] [--help]\n", file=sys.stderr)
+            for name in PRESETS:
+                print(f"{name:<18}{_about(name).splitlines()[0]}", file=sys.stderr)
+            return 0 if first in ("-h", "--help") else 2
     except (ValueError, OSError, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -184,7 +187,20 @@ def _train(name: str, arguments: list[str], prog: str) -> None:
         else:
             train(config, paths)
 
-    tyro.cli(run, args=rest, prog=prog)
+    tyro.cli(run, args=rest, prog=prog, description=_about(name))
+
+
+def _about(preset: str) -> str:
+    """What a preset's file says of it, its source too."""
+    spec = importlib.util.find_spec(f"training.presets.{preset}")
+    assert spec and spec.origin
+    module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    texts = [
+        one.value.value
+        for one in module.body
+        if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+    ]
+    return "\n\n".join(map(str, texts))
 
 
 def _prepare(name: str, arguments: list[str], prog: str) -> None:
@@ -215,6 +231,15 @@ def _preset(name: str, arguments: list[str]) -> tuple[TrainConfig, list[str]]:
 
 def _evaluate(options: Evaluate) -> None:
     model, domain = opened(options.model, options.best)
+    reach(model.config, options.context, options.latents, options.stride)
+    if options.baselines:  # rather now than when all is scored
+        if not options.data:
+            raise ValueError(
+                "--baselines counts the tokens of a corpus, and these data are made as they are needed"
+            )
+        check_counted(model.config.vocab_size)
+    if options.sample_count < 1 or options.sample_tokens < 1:
+        raise ValueError("--sample-count and --sample-tokens must be at least 1")
     measured = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
     sequences = domain.load(options.data, options.split, store)
@@ -227,10 +252,6 @@ def _evaluate(options: Evaluate) -> None:
         stride=options.stride,
     )
     if options.baselines:
-        if not options.data:
-            raise ValueError(
-                "--baselines counts the tokens of a corpus, and these data are made as they are needed"
-            )
         counted = domain.load(options.data, "train", store)
         found |= baselines(counted, sequences, model.config.vocab_size)
     if options.samples:
@@ -249,6 +270,10 @@ def _export(options: Export) -> None:
     state = Checkpoints(options.workdir).read(config, mesh(), best=options.best, fresh=False)
     card = options.output / CARD
     if card.is_file():
+        if options.licence:
+            raise ValueError(
+                f"{card} is kept, with the licence it has: leave --licence out, or delete the card for a new one"
+            )
         text = card.read_text(encoding="utf-8")
     elif options.licence:
         text = model_card(

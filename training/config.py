@@ -20,6 +20,11 @@ class Stage:
     batch: int
     """Examples a step."""
 
+    def __post_init__(self) -> None:
+        for name in ("context", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"a stage's {name} must be at least 1, not {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -44,13 +49,30 @@ class OptimConfig:
     weight_decay: float = 0.0
     """Decoupled decay of the matrices, a part of the rate."""
     clip: float = 1.0
-    """Largest global norm of a gradient."""
+    """Largest global norm of a gradient; inf: any."""
     z_loss: float = 1e-4
     """Weight of the squared log-normaliser beside the cross-entropy."""
     label_smoothing: float = 0.0
     """Part of each target that is spread evenly over all tokens."""
     average: float = 0.0
     """Part of the averaged weights that a step keeps, such as 0.999; these are then measured and exported. 0: none."""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "muon_rate", "eps", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name):g}")
+        for name in ("warmup", "decay", "weight_decay", "z_loss"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be below 0, as {getattr(self, name):g} is")
+        for name in ("b1", "b2", "label_smoothing", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is a part, from 0 to below 1, and cannot be {getattr(self, name):g}"
+                )
+        if self.name == "adamw" and not self.weight_decay:
+            raise ValueError(
+                "adamw without a weight decay is adam: give one, such as --optim.weight-decay 0.01"
+            )
 
 
 @dataclass(frozen=True)
@@ -92,8 +114,10 @@ class TrainConfig:
             raise ValueError(
                 f"a batch of {uneven[0]} examples cannot be cut into {self.accumulate} equal parts"
             )
-        if not (0 <= self.optim.average < 1 and 0 <= self.optim.label_smoothing < 1):
-            raise ValueError("average and label_smoothing are parts: give a number from 0 to below 1")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must lie between 0 and {2**31 - 1}, not {self.seed}")
+        if self.shortest_crop is not None and self.shortest_crop < 1:
+            raise ValueError(f"shortest_crop must be at least 1, not {self.shortest_crop}")
         if self.model.vocab_size != (tokens := self.domain.codec.vocab_size):
             raise ValueError(
                 f"the model has {self.model.vocab_size} tokens and its data {tokens}: "

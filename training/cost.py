@@ -1,5 +1,6 @@
 """What a step of training costs: arithmetic, memory, and how much of a machine it uses."""
 
+import sys
 import time
 from typing import Any
 
@@ -78,6 +79,12 @@ class Meter:
 def dry_run(config: TrainConfig) -> dict[str, Any]:
     """What a run would need, by compiling its steps and computing none: parameters, bytes a device, FLOPs a step."""
     mesh, state = devices.mesh(), jax.eval_shape(lambda: new_state(config))
+    size = sum(x.size for x in jax.tree.leaves(state.params))
+    each = ", ".join(f"{step_flops(config, stage):.3g}" for stage in config.stages)
+    print(
+        f"{size:,} parameters, {each} FLOPs a step; its memory is known when it is compiled ...",
+        file=sys.stderr,
+    )
     stages = []
     for context, batch in dict.fromkeys((each.context, each.batch) for each in config.stages):
         stage = Stage(1.0, context, batch)
@@ -87,7 +94,7 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
         used = memory.argument_size_in_bytes + memory.temp_size_in_bytes
         stages.append({"context": context, "batch": batch, "flops_per_step": flops, "bytes_per_device": used})
     return {
-        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+        "parameters": size,
         "state_bytes": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
         "devices": jax.device_count(),
         "stages": stages,

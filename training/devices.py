@@ -89,13 +89,24 @@ class Cluster:
     """The processes of a run on several machines, each started with the same command."""
 
     coordinator: str | None = None
-    """Address and port of the first process, such as `10.0.0.1:1234`; None on one machine."""
+    """Address and port of the first process, such as `10.0.0.1:1234`; `auto` where Slurm, Kubernetes or Cloud TPUs
+    tell it, and the rest; None on one machine. All of them share the workdir."""
     processes: int | None = None
-    """How many there are; Slurm, Kubernetes and Cloud TPUs tell it themselves."""
+    """How many there are."""
     process: int | None = None
-    """This one's number, from 0; likewise."""
+    """This one's number, from 0."""
 
     def join(self) -> None:
-        """Wait for the others; to be called before anything is computed."""
-        if self.coordinator:
+        """Wait for the others; to be called before anything is computed.
+
+        Raises:
+            ValueError: processes without a coordinator.
+        """
+        if self.coordinator == "auto":
+            jax.distributed.initialize()
+        elif self.coordinator:
             jax.distributed.initialize(self.coordinator, self.processes, self.process)
+        elif self.processes is not None or self.process is not None:
+            raise ValueError(
+                "processes must find each other: give --cluster.coordinator ADDRESS:PORT as well"
+            )

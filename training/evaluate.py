@@ -92,6 +92,27 @@ def score(
         yield from pool.map(one, chosen)
 
 
+def reach(
+    config: ModelConfig, context: int | None, latents: int | None, stride: int | None
+) -> tuple[int, int, int]:
+    """Context, latents and stride, those that are not given by default.
+
+    Raises:
+        ValueError: more context than the model has, more latents than context, or a stride that does not fit.
+    """
+    context = config.context if context is None else context
+    latents = min(config.latents, context) if latents is None else latents
+    stride = -(-latents // 2) if stride is None else stride
+    if not 0 < latents <= context <= config.context:
+        raise ValueError(
+            f"latents ({latents}) must be at least 1 and at most the context ({context}), and that at most the "
+            f"model's {config.context}"
+        )
+    if not 0 < stride <= latents:
+        raise ValueError(f"the stride must lie between 1 and the {latents} latents, not {stride}")
+    return context, latents, stride
+
+
 def evaluate(
     model: PerceiverAR,
     domain: Domain,
@@ -109,18 +130,9 @@ def evaluate(
             that is what `generate` has behind each new token at least.
 
     Raises:
-        ValueError: more context than the model has, more latents than context, or a stride that does not fit.
+        ValueError: as in `reach`, or a split that never ends.
     """
-    context = context or model.config.context
-    latents = latents or min(model.config.latents, context)
-    stride = stride or -(-latents // 2)
-    if not 0 < latents <= context <= model.config.context:
-        raise ValueError(
-            f"latents ({latents}) must be at least 1 and at most the context ({context}), and that at most the "
-            f"model's {model.config.context}"
-        )
-    if not 0 < stride <= latents:
-        raise ValueError(f"the stride must lie between 1 and the {latents} latents, not {stride}")
+    context, latents, stride = reach(model.config, context, latents, stride)
     # No parameter depends on how many latents a call has.
     config = replace(model.config, latents=max(latents, model.config.latents))
     chosen = windows(domain, sequences, stride)
@@ -146,6 +158,14 @@ def evaluate(
     }
 
 
+def check_counted(vocab_size: int) -> None:
+    """ValueError if a table of all pairs of tokens would be too large."""
+    if vocab_size > MOST_COUNTED:
+        raise ValueError(
+            f"pairs of {vocab_size:,} tokens are too many to count: at most {MOST_COUNTED:,} tokens"
+        )
+
+
 def baselines(train: Sequences, held_out: Sequences, vocab_size: int) -> dict[str, float]:
     """NLL in nats of `held_out` by a uniform model, and by a unigram and a bigram counted on `train`.
 
@@ -154,10 +174,7 @@ def baselines(train: Sequences, held_out: Sequences, vocab_size: int) -> dict[st
     Raises:
         ValueError: more tokens than a table of their pairs has room for.
     """
-    if vocab_size > MOST_COUNTED:
-        raise ValueError(
-            f"pairs of {vocab_size:,} tokens are too many to count: at most {MOST_COUNTED:,} tokens"
-        )
+    check_counted(vocab_size)
     seen = _pairs(train, vocab_size)
     unigram = seen.sum(axis=0) + 1.0
     unigram /= unigram.sum()

@@ -26,7 +26,7 @@ from training.data.crops import batches
 from training.data.domain import Sequences
 from training.data.splits import first_with_split
 from training.evaluate import score, spread, windows
-from training.metrics import Live, Metrics
+from training.metrics import Live, Metrics, check_wandb
 from training.state import VALIDATION, Checkpoints, check_codec, check_model, same_function, write_config
 from training.step import State, Steps
 
@@ -55,6 +55,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
     first_process = jax.process_index() == 0
     console, mesh = Console(stderr=True, quiet=not first_process), devices.mesh()
     store = paths.workdir / "data"
+    check_wandb(paths)
     with devices.first_alone():
         sequences = config.domain.load(paths.data, "train", store)
         held_out = first_with_split(paths.data, lambda one: config.domain.load(one, "validation", store))
@@ -62,10 +63,10 @@ def train(config: TrainConfig, paths: Paths) -> State:
     check_model(config, paths.workdir)
     checkpoints = Checkpoints(paths.workdir)
     state = checkpoints.read(config, mesh)
-    if first_process:
-        write_config(config, paths.workdir)
     if paths.init and int(state.step) == 0:
         state = _begin_with(state, config, paths.init, mesh)
+    if first_process:
+        write_config(config, paths.workdir)
     first = int(state.step)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
@@ -86,7 +87,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
             if last or stop or looks or saves or number % EVERY == 0:
                 losses.settle()
             meter.count(number - 1)
-            live.show(number, losses.recent)
+            live.show(number, losses.recent, told=number % EVERY == 0)
             if number % EVERY == 0 or last:
                 rates = {"tokens_per_second": meter.tokens_per_second, "utilisation": meter.utilisation}
                 metrics.write(number, loss=float(np.mean(losses.recent)), **rates)
@@ -136,7 +137,8 @@ class _Losses:
         if number > self._sure and len(self.recent) == EVERY and mean > self._guessing + MARGIN:
             raise Diverged(
                 f"the loss has been {mean:.2f} nats for {EVERY} steps at step {number}, and guessing has "
-                f"{self._guessing:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept"
+                f"{self._guessing:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept: "
+                "delete those that are newer to go on from it"
             )
 
 
@@ -180,9 +182,9 @@ def _look(config: TrainConfig, weights: Params, held_out: Sequences, step: int) 
     work.
     """
     context = config.stage(step - 1).context
-    chosen = spread(windows(config.domain, held_out, config.model.latents), config.evaluate_windows)
-    mine = chosen[jax.process_index() :: jax.process_count()]
     latents = min(config.model.latents, context)
+    chosen = spread(windows(config.domain, held_out, latents), config.evaluate_windows)
+    mine = chosen[jax.process_index() :: jax.process_count()]
     scores = score(config.model, weights, config.domain, held_out, mine, context=context, latents=latents)
     sums = np.array(list(scores)).reshape(-1, 3).sum(axis=0)
     nll, likeliest, tokens = process_allgather(sums).reshape(-1, 3).sum(axis=0)

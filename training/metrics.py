@@ -1,7 +1,9 @@
 """A run's figures: JSON lines, TensorBoard, Weights & Biases if asked, and one live line on the terminal."""
 
+import importlib.util
 import json
 import time
+import uuid
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,7 @@ FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Where figures of a run are written, beside its checkpoints; closed at the end of a `with`.
-
-    Raises:
-        ValueError: wandb is asked for and is not installed.
-    """
+    """Where figures of a run are written, beside its checkpoints; closed at the end of a `with`."""
 
     def __init__(self, paths: Paths, config: TrainConfig, first: int) -> None:
         self._first_process = jax.process_index() == 0
@@ -55,16 +53,29 @@ class Metrics:
             self._run.finish()
 
 
+def check_wandb(paths: Paths) -> None:
+    """ValueError if wandb is asked for and is not installed."""
+    if paths.wandb and importlib.util.find_spec("wandb") is None:
+        raise ValueError("--wandb needs Weights & Biases: pip install wandb, or leave it out")
+
+
 def _wandb(paths: Paths, config: TrainConfig) -> Any:
-    try:
-        import wandb  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError("--wandb needs Weights & Biases: pip install wandb, or leave it out") from error
-    return wandb.init(project=paths.wandb, dir=str(paths.workdir), config=config.to_dict(), resume="allow")
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    name = paths.workdir / "wandb.id"  # so that a run that goes on is one run there as well
+    if not name.exists():
+        name.write_text(uuid.uuid4().hex)
+    return wandb.init(
+        project=paths.wandb,
+        id=name.read_text(),
+        dir=str(paths.workdir),
+        config=config.to_dict(),
+        resume="allow",
+    )
 
 
 class Live:
-    """The line on the terminal: step, loss in the domain's unit, tokens a second, use of the machine, time left."""
+    """One line on the terminal: step, loss in the domain's unit, tokens a second, use of the machine, time left."""
 
     def __init__(self, console: Console, config: TrainConfig, meter: Meter, first: int) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
@@ -73,13 +84,18 @@ class Live:
         self._meter, self._unit = meter, config.domain.unit
         self._bar = self.progress.add_task("", total=config.steps, completed=first)
 
-    def show(self, step: int, losses: Collection[float]) -> None:
-        """The mean of the losses given, if there are any, and the rates since the run began or went on."""
+    def show(self, step: int, losses: Collection[float], *, told: bool) -> None:
+        """The mean of the losses given, if there are any, and the rates since the run began or went on.
+
+        Args:
+            told: print them where there is no terminal.
+        """
         loss = f"{sum(losses) / len(losses) * self._unit.factor:.3f}" if losses else "-"
         rates = f"{self._meter.tokens_per_second:,.0f} tokens/s  {self._meter.utilisation:.0%} of peak"
-        self.progress.update(
-            self._bar, completed=step, description=f"step {step}  loss {loss} {self._unit.name}  {rates}"
-        )
+        line = f"step {step}  loss {loss} {self._unit.name}  {rates}"
+        self.progress.update(self._bar, completed=step, description=line)
+        if told and not self.progress.console.is_terminal:
+            self.progress.console.print(line)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:

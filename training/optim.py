@@ -48,7 +48,8 @@ def optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     if config.name in ("adam", "adamw"):
 
         def decays(params: optax.Params) -> optax.Params:
-            return jax.tree.map(lambda x: x.ndim > 1, params)
+            norms = {"scale", "offset"}
+            return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in norms, params)
 
         core = optax.adamw(
             rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decays

@@ -92,7 +92,8 @@ class Checkpoints:
             restored = self._manager.restore(step, args=ocp.args.StandardRestore(wanted._asdict()))
         except (ValueError, KeyError) as error:
             raise ValueError(
-                f"the checkpoint of step {step} was made with another model or optimiser"
+                f"the checkpoint of step {step} was made with another model or optimiser, or is damaged: then delete "
+                f"{self._folder / str(step)}, to go on from the one before"
             ) from error
         return State(**restored)
 

@@ -58,7 +58,7 @@ class Audio(Domain):
         if sources:
             return Pieces.join([*map(read_pieces, prepare_all(self.recipe, sources, split, store))])
         print(f"no --data: the {split} split is made up, to try things out with", file=sys.stderr)
-        return Made(self._made_up, split)
+        return Made.of(self._made_up, split)
 
     def recipe(self, source: Path, split: str) -> Recipe:
         names = names_of_split(source, split, (".npy",))

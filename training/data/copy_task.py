@@ -43,7 +43,7 @@ class CopyTask(Domain):
     def load(self, sources: tuple[Path, ...], split: str, store: Path) -> Made:
         if sources:
             raise ValueError("the copy task makes its own data: leave --data out")
-        return Made(self._any_length if self.shortest and split == "train" else self._whole, split)
+        return Made.of(self._any_length if self.shortest and split == "train" else self._whole, split)
 
     def _whole(self, rng: np.random.Generator) -> np.ndarray:
         """Tokens (length,) of random symbols and their mirror image."""

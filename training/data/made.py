@@ -10,6 +10,7 @@ from perceiver_ar.config import SOS
 
 ENDLESS = 2**31
 """Sequences of the split `train`."""
+SPLITS = "train", "validation", "test"
 HELD_OUT = 64
 """Sequences of every split but `train`, which never ends."""
 
@@ -20,6 +21,13 @@ class Made(NamedTuple):
     make: Callable[[np.random.Generator], np.ndarray]
     """Gives int32 tokens (n,)."""
     split: str
+
+    @classmethod
+    def of(cls, make: Callable[[np.random.Generator], np.ndarray], split: str) -> "Made":
+        """The sequences of a split; ValueError if there is none of that name."""
+        if split not in SPLITS:
+            raise ValueError(f"data that are made have the splits {', '.join(SPLITS)}, and no {split!r}")
+        return cls(make, split)
 
     def __len__(self) -> int:
         return ENDLESS if self.split == "train" else HELD_OUT

@@ -34,6 +34,12 @@ class Music(Domain):
     loudness: int = 2
     """Largest change of loudness, in steps of the codec's velocities (4 of MIDI's) either way."""
 
+    def __post_init__(self) -> None:
+        if self.transpose < 0 or self.loudness < 0 or not 0 <= self.stretch < 1:
+            raise ValueError(
+                "transpose and loudness must not be below 0, and stretch must be from 0 to below 1"
+            )
+
     @property
     def codec(self) -> MusicCodec:
         return MusicCodec()

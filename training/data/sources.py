@@ -43,7 +43,12 @@ def names_in(source: Path) -> list[str]:
                 return sorted(member.name for member in _members(archive))
     if hub.is_named(source):
         raise ValueError(f"{source}: of Hugging Face's datasets only texts and images are read")
-    raise ValueError(f"{source} is neither a folder nor a zip or tar: give the download, unpacked or not")
+    if not source.exists():
+        raise ValueError(f"there is no file or folder {source}")
+    raise ValueError(
+        f"{source} is neither a folder nor a whole zip or tar: give the download, unpacked or not, and get it again if "
+        "it was cut short"
+    )
 
 
 @contextmanager
@@ -102,12 +107,12 @@ def names_of_split(
 def identity(source: Path, names: list[str]) -> list[Any]:
     """What tells these files of a source from others of the same names, as far as can be said without reading them.
 
-    A folder's are told by their number, their bytes and when the newest was written, an archive's by its own bytes.
+    A folder's are told by their number, their bytes and when the newest was written, an archive's by its own.
     """
     if hub.is_named(source):
         return [str(source)]
     if not source.is_dir():
-        return [str(source.resolve()), source.stat().st_size]
+        return [str(source.resolve()), source.stat().st_size, source.stat().st_mtime_ns]
     found = [(source / name).stat() for name in names]
     newest = max((one.st_mtime_ns for one in found), default=0)
     return [str(source.resolve()), len(found), sum(one.st_size for one in found), newest]

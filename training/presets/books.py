@@ -34,6 +34,7 @@ TINY = replace(
     model=replace(
         PRESET.model,
         context=2048,
+        position_shape=(),
         latents=512,
         width=128,
         layers=4,

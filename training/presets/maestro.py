@@ -37,6 +37,7 @@ TINY = replace(
     model=replace(
         PRESET.model,
         context=1024,
+        position_shape=(),
         latents=256,
         width=64,
         layers=2,

@@ -29,7 +29,7 @@ PRESET = TrainConfig(
 tokens. 12 layers of width 1024 with 16 heads are the defaults of its released code, which has no setting for audio;
 batch, steps, number format and recomputed layers are ours.
 
-`--domain.codebooks 36 --model.vocab-size 36867` is the paper's 18 kbit/s, 44 and 45059 its 22 kbit/s. SoundStream's own
+`maestro_audio_18` and `maestro_audio_22` are its 18 and 22 kbit/s. SoundStream's own
 weights were never published; codes of any residual vector quantizer will do, one `.npy` file (frames, codebooks) a
 recording. Say with `--domain.codes` and `--domain.frames-per-second` if they differ from 1,024 codes and 50 frames.
 Without `--data` the codes are made up."""
@@ -42,6 +42,7 @@ TINY = replace(
         PRESET.model,
         vocab_size=TINY_DOMAIN.codec.vocab_size,
         context=1024,
+        position_shape=(),
         latents=256,
         width=64,
         layers=2,

@@ -1,0 +1,126 @@
+"""What values of a run and of an evaluation are refused, and what of odd ones works."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from perceiver_ar.model import PerceiverAR, to_params
+from training.__main__ import main
+from training.config import OptimConfig, Paths, Stage
+from training.data.copy_task import CopyTask
+from training.data.music import Music
+from training.devices import Cluster
+from training.loop import train
+from training.metrics import read_metrics
+from training.optim import optimiser
+from training.presets.copy_task_32 import TINY
+
+SHORT = replace(
+    TINY,
+    model=replace(TINY.model, width=32, dtype="bfloat16"),
+    stages=(Stage(1.0, 32, 4),),
+    steps=2,
+    optim=OptimConfig(warmup=0),
+    evaluate_every=1,
+    evaluate_windows=2,
+)
+"""A run on the copy task, whose cross-attend has one head."""
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: OptimConfig(rate=-1), "rate must be above 0, not -1"),
+        (lambda: OptimConfig(muon_rate=float("nan")), "muon_rate must be above 0, not nan"),
+        (lambda: OptimConfig(clip=0), "clip must be above 0"),
+        (lambda: OptimConfig(warmup=-3), "warmup must not be below 0, as -3 is"),
+        (lambda: OptimConfig(b1=7), "b1 is a part, from 0 to below 1, and cannot be 7"),
+        (lambda: OptimConfig(label_smoothing=1), "label_smoothing is a part"),
+        (lambda: OptimConfig(name="adamw"), "adamw without a weight decay is adam"),
+        (lambda: Stage(1.0, 0, 8), "a stage's context must be at least 1, not 0"),
+        (lambda: Stage(1.0, 32, -8), "a stage's batch must be at least 1, not -8"),
+        (lambda: replace(TINY, seed=-1), "seed must lie between 0 and"),
+        (lambda: replace(TINY, shortest_crop=-5), "shortest_crop must be at least 1, not -5"),
+        (lambda: Music(stretch=2.0), "stretch must be from 0 to below 1"),
+        (lambda: CopyTask().load((), "nonsense", Path()), "train, validation, test, and no 'nonsense'"),
+        (lambda: Cluster(processes=2, process=1).join(), "give --cluster.coordinator"),
+    ],
+)
+def test_a_value_that_makes_no_run_is_refused(make: Callable, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_weight_decay_leaves_norms_alone() -> None:
+    update = optimiser(OptimConfig(name="adamw", rate=0.1, warmup=0, weight_decay=0.5), 10)
+    params = to_params(PerceiverAR(TINY.model, jax.random.key(0)))
+    still = jax.tree.map(jnp.zeros_like, params)
+    updates = update.update(still, update.init(params), params)[0]
+    after = jax.tree.leaves(optax.apply_updates(params, updates))
+    for (path, before), now in zip(jax.tree_util.tree_leaves_with_path(params), after, strict=True):
+        shrinks = path[-1].key not in {"scale", "offset"}
+        np.testing.assert_allclose(now, before * (0.95 if shrinks else 1), rtol=1e-5, err_msg=str(path))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(SHORT, Paths(folder))
+    return folder
+
+
+@pytest.mark.parametrize("reach", [[], ["--latents", "4"], ["--latents", "1", "--context", "16"]], ids=str)
+def test_one_window_of_one_head_is_scored_in_bfloat16(run: Path, reach: list[str]) -> None:
+    assert main(["evaluate", str(run), "--json", *reach]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--latents", "0"], "latents (0) must be at least 1"),
+        (["--context", "0"], "at most the context (0)"),
+        (["--stride", "0"], "the stride must lie between 1 and the 16 latents, not 0"),
+        (["--stride", "17"], "not 17"),
+        (["--baselines"], "counts the tokens of a corpus"),
+        (["--samples", "out", "--sample-count", "0"], "must be at least 1"),
+        (["--split", "nonsense"], "no 'nonsense'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_scored_is_told_before_it_is(
+    run: Path, options: list[str], match: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(run), *options]) == 2
+    said = capsys.readouterr().err
+    assert match in said and "windows" not in said and "Scoring" not in said
+
+
+def test_a_stage_may_be_shorter_than_the_latents(tmp_path: Path) -> None:
+    train(replace(SHORT, stages=(Stage(0.5, 8, 4), Stage(1.0, 32, 4))), Paths(tmp_path))
+    looks = [line for line in read_metrics(tmp_path) if "validation_nll" in line]
+    assert [line["step"] for line in looks] == [1, 2]
+
+
+def test_a_run_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    other = Path("assets/piano-small").resolve()
+    with pytest.raises(ValueError, match="another config than the run's"):
+        train(SHORT, Paths(tmp_path, init=other))
+    with pytest.raises(ValueError, match="pip install wandb"):
+        train(SHORT, Paths(tmp_path, wandb="project"))
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_licence_does_not_replace_a_card_unsaid(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", str(run), str(tmp_path), "--licence", "CC0-1.0"]
+    assert main(export) == 0
+    assert main(export) == 2
+    assert "is kept, with the licence it has" in capsys.readouterr().err
+    assert main(export[:3]) == 0
