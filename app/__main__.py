@@ -14,7 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve the page until it is stopped; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Continue MIDI files in the browser.")
     parser.add_argument("--model", default=DEFAULT, metavar="NAME|PATH", help="(default: %(default)s)")
-    parser.add_argument("--port", type=int, help="(default: GRADIO_SERVER_PORT, or the first free from 7860)")
+    parser.add_argument(
+        "--port", type=_port, help="(default: GRADIO_SERVER_PORT, or the first free from 7860)"
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -22,10 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
         # Gradio reads these when it is imported: nothing is reported, and all files go where they are removed.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = folder
-        from app.service import Service
-        from app.ui import serve
-
         try:
+            from app.service import Service
+            from app.ui import serve
+
             serve(Service(options.model, Path(folder)), port=options.port, browser=not options.no_browser)
         except (ValueError, OSError) as error:
             print(f"perceiver-ar: {error}", file=sys.stderr)
@@ -33,6 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             pass
     return 0
+
+
+def _port(text: str) -> int:
+    if not (text.isdigit() and 0 < int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to {2**16 - 1}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,34 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from app.service import Piece, Run, Service, Session, shipped
+from app.service import NO_MUSIC, Piece, Run, Service, Session, shipped
 from perceiver_ar.continuation import Request
 
 STATIC = Path(__file__).parent / "static"
 LONGEST = 300
 MOST_TAKES = 4
 DEFAULTS = Request()
+PLACE = "start"
+SHOWN = 10
+"""Seconds for which the page shows what went wrong."""
+
+
+def _in_range(self: gr.Slider, payload: Any) -> float:
+    """A slider's value, or gr.Error by the slider's name, which leaves no stack on the terminal.
+
+    The place to go on from is the nearest one there is, as the page shows it.
+    """
+    number = payload if isinstance(payload, int | float) else None
+    if self.elem_id == PLACE:
+        return min(max(self.minimum if number is None else number, self.minimum), self.maximum)
+    if number is None or not self.minimum <= number <= self.maximum:
+        asked = f"give a number from {self.minimum:g} to {self.maximum:g}, not {payload!r}"
+        raise gr.Error(f"{self.label}: {asked}.", duration=SHOWN, print_exception=False)
+    return number
+
+
+# Not a subclass: beside the file of one Gradio writes another, with its types.
+gr.Slider.preprocess = _in_range
 
 
 class Parts(NamedTuple):
@@ -28,6 +49,7 @@ class Parts(NamedTuple):
     heard: gr.HTML
     settings: list[Component]
     """Length, takes, temperature, top-p, min-p, seed."""
+    seed: gr.Number
     lock: gr.Checkbox
     go: gr.Button
     stop: gr.Button
@@ -62,7 +84,8 @@ def _controls() -> Parts:
         label="Go on from (seconds)",
         info="The end, or an earlier point",
         buttons=[],
-        elem_id="start",
+        interactive=False,
+        elem_id=PLACE,
     )
     length = gr.Slider(
         5, LONGEST, DEFAULTS.seconds, step=5, label="Length of each take (seconds)", elem_id="length"
@@ -83,7 +106,7 @@ def _controls() -> Parts:
         stop = gr.Button("Stop", variant="stop", interactive=False, min_width=120, elem_id="stop")
     nothing = gr.HTML(visible=False)
     settings = [length, takes, temperature, top_p, min_p, seed]
-    return Parts(upload, choice, start, nothing, settings, lock, go, stop, nothing, nothing)
+    return Parts(upload, choice, start, nothing, settings, seed, lock, go, stop, nothing, nothing)
 
 
 def _roll() -> gr.HTML:
@@ -104,7 +127,8 @@ def _choosing(service: Service, parts: Parts) -> None:
 
     def shown(session: Session, piece: Piece) -> tuple[Any, ...]:
         end = round(piece.midi.seconds, 2)
-        slider = gr.update(minimum=min(round(piece.midi.first + 0.02, 2), end), maximum=end, value=end)
+        first = min(round(piece.midi.first + 0.02, 2), end)
+        slider = gr.update(minimum=first, maximum=end, value=end, interactive=True)
         return _drawn(session), _lines(piece), slider, ""
 
     def open_file(upload: str | None, request: gr.Request) -> tuple[Any, ...]:
@@ -136,6 +160,8 @@ def _choosing(service: Service, parts: Parts) -> None:
     ):
         source = parts.upload if name == "open" else parts.shipped
         opened = event(function, source, [*outputs, other], api_name=name, **quiet)
+        # The piece that is open stays, and what could not be opened must not look as if it were.
+        opened.failure(lambda: None, None, source, queue=False, api_visibility="private", **quiet)
         _with_sound(service, opened, roll)
     start.input(begin_at, start, [roll, heard], api_name="start", trigger_mode="always_last", **quiet)
 
@@ -195,21 +221,27 @@ def _continuing(service: Service, parts: Parts) -> None:
         concurrency_id="model",
         concurrency_limit=1,
     )
-    idle = gr.update(interactive=True), gr.update(interactive=False)
-    done.then(lambda: idle, None, buttons, queue=False, **quiet)
+    done.then(_idle, None, buttons, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
+    # Who types a seed means it.
+    parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)
     _with_sound(service, done, parts.roll)
-    _stopping(service, parts.stop)
+    _stopping(service, parts)
 
 
-def _stopping(service: Service, button: gr.Button) -> None:
+def _stopping(service: Service, parts: Parts) -> None:
     """The event that ends a run."""
 
-    def stop(request: gr.Request) -> None:
+    def stop(request: gr.Request) -> tuple[Any, ...]:
         """Stop the run; what was made is kept."""
-        service.session(request.session_hash or "").stop()
+        session = service.session(request.session_hash or "")
+        session.stop()
+        if session.run and session.run.waiting:  # its turn may be minutes away
+            return _bar(NO_MUSIC, 0), *_idle()
+        return gr.skip(), gr.skip(), gr.skip()
 
-    button.click(stop, None, None, api_name="stop", queue=False, show_progress="hidden")
+    outputs = [parts.status, parts.go, parts.stop]
+    parts.stop.click(stop, None, outputs, api_name="stop", queue=False, show_progress="hidden")
 
 
 def _with_sound(service: Service, event: Any, roll: gr.HTML) -> None:
@@ -238,7 +270,7 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise gr.Error(str(error), duration=30, print_exception=False) from None
+        raise gr.Error(str(error), duration=SHOWN, print_exception=False) from None
 
 
 def _drawn(session: Session) -> Any:
@@ -261,11 +293,19 @@ def _busy() -> tuple[Any, Any]:
     return gr.update(interactive=False), gr.update(interactive=True)
 
 
+def _idle() -> tuple[Any, Any]:
+    """The buttons while it does not."""
+    return gr.update(interactive=True), gr.update(interactive=False)
+
+
 def _request(
-    seconds: float, takes: float, temperature: float, top_p: float, min_p: float, seed: float
+    seconds: float, takes: float, temperature: float, top_p: float, min_p: float, seed: float | None
 ) -> Request:
     """The settings as a request; ValueError if a value is out of its range."""
-    return Request(seconds, int(takes), temperature, top_p, min_p, int(seed))
+    whole: list[Any] = [
+        int(value) if isinstance(value, float) and value.is_integer() else value for value in (takes, seed)
+    ]
+    return Request(seconds, whole[0], temperature, top_p, min_p, whole[1])
 
 
 def _lines(piece: Piece) -> str:

@@ -20,6 +20,7 @@ from perceiver_ar.report import clock, heard, progress_text
 
 EVERY = 0.25
 """Least seconds between two updates of the page."""
+NO_MUSIC = "Stopped before there was any music."
 NUMBERS = count(1)
 """Pieces and runs are numbered, so that the page sees when one is new."""
 
@@ -148,7 +149,7 @@ class Session:
                 yield "", 0.0
                 return
             if progress is None or not (progress.done or any(take.count for take in run.takes)):
-                yield "Stopped before there was any music.", 0.0
+                yield NO_MUSIC, 0.0
                 return
             run.running = False
             self._keep(run, progress)

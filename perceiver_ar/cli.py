@@ -3,9 +3,11 @@
 import argparse
 import contextlib
 import json
+import os
 import secrets
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except (Failure, ValueError, OSError) as error:
-        print(f"perceiver-ar: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        print(f"perceiver-ar: {text}", file=sys.stderr)
         return 2
 
 
@@ -51,15 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_continue)
     one.add_argument("midi", metavar="IN.mid", type=Path)
     one.add_argument("-o", "--output", metavar="OUT.mid", type=Path, required=True)
-    one.add_argument("--seconds", type=float, default=30.0, help="length of the continuation (%(default)g)")
     one.add_argument(
-        "--takes", type=int, default=1, help="how many, as OUT-1.mid, OUT-2.mid ... (%(default)d)"
+        "--seconds", type=float, default=30.0, help="length of the continuation (%(default)g; at most 600)"
+    )
+    one.add_argument(
+        "--takes", type=int, default=1, help="how many, as OUT-1.mid, OUT-2.mid ... (%(default)d; at most 16)"
     )
     one.add_argument("--start", type=float, metavar="SECONDS", help="go on from here, not from the end")
-    one.add_argument("--temperature", type=float, help="above 1 bolder, below 1 safer; 0: the likeliest")
-    one.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this part")
+    one.add_argument("--temperature", type=float, help="above 1 bolder, below 1 safer; 0: the likeliest (1)")
+    one.add_argument("--top-p", type=float, help="draw from the likeliest tokens that make up this part (1)")
     one.add_argument(
-        "--min-p", type=float, help="leave out tokens less likely than this part of the likeliest"
+        "--min-p", type=float, help="leave out tokens less likely than this part of the likeliest (0.005)"
     )
     one.add_argument(
         "--seed", type=int, help="the same seed gives the same music (default: another each time)"
@@ -92,8 +99,9 @@ def _continue(options: argparse.Namespace) -> int:
     from perceiver_ar.codecs.midi import read_midi
 
     midi = read_midi(options.midi)
-    outputs = _outputs(options)
-    pretrained, request, primer = _prepare(options, midi)
+    request = _request(options)
+    outputs = _outputs(options, midi)
+    pretrained, primer = _prepare(options, midi)
     from perceiver_ar.continuation import prime
 
     priming = prime(pretrained.config, pretrained.music, primer.tokens)
@@ -101,7 +109,7 @@ def _continue(options: argparse.Namespace) -> int:
     progress, stopped = _generate(pretrained, primer, request)
     if not progress.tokens:
         raise KeyboardInterrupt
-    files = _write(options, midi, primer, progress, request, outputs)
+    files, notes = _write(options, midi, primer, progress, request, outputs)
     if options.json:
         values = {
             "seed": request.seed,
@@ -109,7 +117,7 @@ def _continue(options: argparse.Namespace) -> int:
             "primer_tokens": priming.used,
             "primer_tokens_total": priming.total,
             "seconds": round(progress.seconds, 2),
-            "notes": progress.notes,
+            "notes": notes,
             "tokens_per_second": round(progress.tokens_per_second, 1),
             "realtime_factor": round(progress.realtime_factor, 3),
             "files": [str(path) for path in files],
@@ -120,7 +128,18 @@ def _continue(options: argparse.Namespace) -> int:
     return STOPPED if stopped else 0
 
 
-def _outputs(options: argparse.Namespace) -> list[Path]:
+def _request(options: argparse.Namespace) -> "Request":
+    """What was asked for; ValueError if a value is out of its range."""
+    from perceiver_ar.continuation import Request
+
+    asked = {
+        name: getattr(options, name) for name in ("seconds", "takes", "temperature", "top_p", "min_p", "seed")
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    return Request(**{"seed": secrets.randbelow(2**31)} | given)
+
+
+def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
     """One path a take; what cannot be written is found before the music is made, not after."""
     output: Path = options.output
     if output.suffix.lower() not in {".mid", ".midi"}:
@@ -132,9 +151,27 @@ def _outputs(options: argparse.Namespace) -> list[Path]:
     paths = [output]
     if options.takes > 1:
         paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, options.takes + 1)]
-    for path in paths:
+    sounds = [path.with_suffix(".wav") for path in paths if options.wav]
+    for path in paths + sounds:
         if path.is_dir():
             raise Failure(f"{str(path)!r} is a folder; choose another output path")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise Failure(f"{str(path)!r} cannot be written; choose another output path")
+    try:
+        tempfile.TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        raise Failure(
+            f"nothing can be written to {str(output.parent)!r} ({error.strerror}); choose another output path"
+        ) from error
+    if sounds:
+        from perceiver_ar.render import MAX_SECONDS
+
+        if (options.start or midi.seconds) + options.seconds > MAX_SECONDS and not options.continuation_only:
+            raise Failure(
+                f"at most {MAX_SECONDS // 60} minutes can be made audible, and original and continuation are longer; "
+                "leave --wav out, or give --continuation-only"
+            )
+    for path in paths:
         with contextlib.suppress(OSError):
             if path.samefile(options.midi):
                 raise Failure(
@@ -143,19 +180,14 @@ def _outputs(options: argparse.Namespace) -> list[Path]:
     return paths
 
 
-def _prepare(options: argparse.Namespace, midi: "MidiFile") -> tuple["Pretrained", "Request", "Primer"]:
-    """The loaded model, the checked request, the primer."""
+def _prepare(options: argparse.Namespace, midi: "MidiFile") -> tuple["Pretrained", "Primer"]:
+    """The loaded model and the primer."""
     from perceiver_ar.checkpoint import load
-    from perceiver_ar.continuation import Request, keep_compiled_programs
+    from perceiver_ar.continuation import keep_compiled_programs
 
-    asked = {
-        name: getattr(options, name) for name in ("seconds", "takes", "temperature", "top_p", "min_p", "seed")
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
-    request = Request(**{"seed": secrets.randbelow(2**31)} | given)
     keep_compiled_programs()
     pretrained = load(options.model)
-    return pretrained, request, midi.primer(pretrained.music, options.start)
+    return pretrained, midi.primer(pretrained.music, options.start)
 
 
 def _generate(pretrained: "Pretrained", primer: "Primer", request: "Request") -> tuple["Progress", bool]:
@@ -181,21 +213,22 @@ def _write(
     progress: "Progress",
     request: "Request",
     outputs: list[Path],
-) -> list[Path]:
+) -> tuple[list[Path], int]:
+    """The files, and how many new notes there are in them. All music is written before any of it is made audible."""
     from perceiver_ar.codecs.midi import write_continuation
 
     cut = None if options.start is None else primer.start
-    files = []
-    for path, take in zip(outputs, progress.takes, strict=True):
-        notes = take.all(limit=request.seconds)
+    made = [take.all(limit=request.seconds) for take in progress.takes]
+    for path, notes in zip(outputs, made, strict=True):
         write_continuation(path, midi, notes, primer.start, cut=cut, only=options.continuation_only)
-        files.append(path)
-        if options.wav:
-            from perceiver_ar.render import write_wav
+    files = list(outputs)
+    if options.wav:
+        from perceiver_ar.render import write_wav
 
+        for number, path in enumerate(outputs):
             write_wav(path.with_suffix(".wav"), path.read_bytes())
-            files.append(path.with_suffix(".wav"))
-    return files
+            files.insert(2 * number + 1, path.with_suffix(".wav"))
+    return files, sum(map(len, made))
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from math import ceil
+from numbers import Integral
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,8 @@ MOST_RESTS = 3
 MOST_ALIKE = ((1, 20), (2, 90), (4, 110), (8, 300))
 """Different pitches, and the most notes in a row of so few: then one of another pitch has to come. In whole
 performances of MAESTRO's validation split the longest such rows have 17, 83, 100 and 126 notes."""
+BEING_WRITTEN = 60.0
+"""Seconds in which a file of the cache that is empty may still be filled."""
 LONGEST_NOTE = 10.0
 """Seconds after which a key is let go. Of 191,579 notes of a third of MAESTRO's validation split, pedal included, one
 in a thousand lasts longer than 9.1; a model that forgets a note-off would hold it for the rest of the take."""
@@ -50,6 +53,9 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("takes", "seed"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} must be a whole number, not {getattr(self, name)!r}")
         if not 0 < self.seconds <= MAX_SECONDS:
             raise ValueError(f"seconds must be above 0 and at most {MAX_SECONDS:g}, not {self.seconds:g}")
         if not 1 <= self.takes <= MAX_TAKES:
@@ -101,7 +107,7 @@ class Progress(NamedTuple):
     seconds: float
     """Music made in every take so far, at most what was asked for."""
     notes: int
-    """Notes of all takes together."""
+    """Notes of all takes together that begin before their end."""
     tokens: int
     """Tokens of all takes together."""
     tokens_per_second: float
@@ -169,7 +175,9 @@ class _Clock:
 
 def _progress(takes: list[NoteStream], request: Request, made: int, clock: _Clock, *, done: bool) -> Progress:
     seconds = min(request.seconds, *(take.time for take in takes))
-    notes = sum(len(take.notes) + len(take.open) for take in takes)
+    starts = [note.start for take in takes for note in take.notes]
+    starts += [start for take in takes for start, _ in take.open.values()]
+    notes = sum(start < request.seconds for start in starts)
     tokens = made * len(takes)
     elapsed = max(time.monotonic() - clock.began, 1e-6)
     before = clock.first
@@ -183,6 +191,10 @@ def keep_compiled_programs() -> None:
     folder = user_cache("compiled")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # JAX warns of what a process that was killed has left empty, and never writes it anew.
+        for path in folder.iterdir():
+            if not path.stat().st_size and time.time() - path.stat().st_mtime > BEING_WRITTEN:
+                path.unlink()
     except OSError:
         return  # no home to write to: it compiles every time
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,11 +1,13 @@
 """What the page does, tried without the page: sessions, runs, stopping, and the files these leave."""
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import midi_builder as build
 import pytest
 from midi_builder import BAD, GOOD, SCALE
@@ -255,3 +257,31 @@ def test_a_piece_of_drums_and_piano_warns(session: Session, scale: Path) -> None
         )
     )
     assert any("drum" in sentence for sentence in session.open(scale).sentences())
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-1", "x"])
+def test_a_port_that_is_none_gets_a_sentence(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from app.__main__ import main
+
+    with pytest.raises(SystemExit):
+        main([f"--port={port}"])
+    assert f"'{port}' is no port: give a number from 1 to 65535" in capsys.readouterr().err
+
+
+def test_programs_that_were_left_empty_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that is just being written is not."""
+    from perceiver_ar.continuation import BEING_WRITTEN, keep_compiled_programs
+    from perceiver_ar.registry import user_cache
+
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = user_cache("compiled")
+    folder.mkdir(parents=True)
+    for name, data in (("whole", b"program"), ("old", b""), ("new", b"")):
+        (folder / name).write_bytes(data)
+    os.utime(folder / "old", (0, time.time() - 2 * BEING_WRITTEN))
+    try:
+        keep_compiled_programs()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
+    assert sorted(path.name for path in folder.iterdir()) == ["new", "whole"]

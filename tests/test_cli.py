@@ -101,7 +101,7 @@ def test_json_has_what_the_readme_says(run: Callable, source: Path) -> None:
     assert found["tokens_per_second"] > 0
     assert found["files"] == [str(source.with_name(f"out-{number}.mid")) for number in (1, 2)]
     assert all(Path(path).is_file() for path in found["files"])
-    assert found["notes"] >= sum(
+    assert found["notes"] == sum(
         read_midi(path).notes - read_midi(source).notes for path in map(Path, found["files"])
     )
 
@@ -145,6 +145,44 @@ def test_wav_beside_the_midi(run: Callable, source: Path) -> None:
     sound, rate = soundfile.read(output.with_suffix(".wav"))
     assert len(sound) / rate > read_midi(source).seconds
     assert abs(sound).max() > 0.01
+
+
+def test_no_take_is_lost_for_want_of_sound(
+    run: Callable, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perceiver_ar.render import RenderError
+
+    def fail(*_: object) -> None:
+        raise RenderError("There is no sound.")
+
+    output = source.with_name("out.mid")
+    with monkeypatch.context() as patch:
+        patch.setattr("perceiver_ar.render.MAX_SECONDS", 1)
+        _refused(run(source, output, "--wav"), "leave --wav out")
+    assert not output.exists()
+    monkeypatch.setattr("perceiver_ar.render.write_wav", fail)
+    code, _, err = run(source, output, "--wav", "--takes", "3")
+    assert code == 2 and "There is no sound." in err
+    assert [read_midi(source.with_name(f"out-{number}.mid")).notes >= 24 for number in (1, 2, 3)] == [
+        True
+    ] * 3
+
+
+def test_the_help_names_the_defaults_and_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    from perceiver_ar.continuation import MAX_SECONDS, MAX_TAKES, Request
+
+    with pytest.raises(SystemExit):
+        cli.main(["continue", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    usual = Request()
+    for words in (
+        f"({usual.seconds:g}; at most {MAX_SECONDS:g})",
+        f"({usual.takes}; at most {MAX_TAKES})",
+        f"0: the likeliest ({usual.temperature:g})",
+        f"this part ({usual.top_p:g})",
+        f"of the likeliest ({usual.min_p:g})",
+    ):
+        assert words in said
 
 
 def test_stopping_keeps_what_was_made(run: Callable, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +265,9 @@ def test_missing_files_and_folders_get_a_sentence(run: Callable, tmp_path: Path,
     _refused(run(source, source), "never overwritten")
     (tmp_path / "dir.mid").mkdir()
     _refused(run(source, tmp_path / "dir.mid"), "folder")
+    (tmp_path / "out.wav").mkdir()
+    _refused(run(source, output, "--wav"), "folder")
+    _refused(run(source, Path("/proc/out.mid")), "nothing can be written to '/proc'")
     assert not output.exists()
     assert source.read_bytes() == SCALE
 
@@ -239,6 +280,7 @@ def test_missing_files_and_folders_get_a_sentence(run: Callable, tmp_path: Path,
         (["--seconds", "nan"], "seconds"),
         (["--takes", "0"], "takes"),
         (["--takes", "99"], "takes"),
+        (["--takes", "300000000"], "takes"),
         (["--temperature", "-1"], "temperature"),
         (["--top-p", "0"], "top-p"),
         (["--min-p", "1"], "min-p"),

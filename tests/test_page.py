@@ -191,6 +191,8 @@ def test_upload_watch_stop_finish_play_and_download(page: Page, scale: Path, tmp
 def test_an_earlier_start_point(page: Page, scale: Path, tmp_path: Path) -> None:
     page.upload(scale)
     page.drawn("24 notes")
+    page.ask(start=99)
+    page.says("#heard", "all 73 tokens")
     page.ask(start=3, length=5)
     page.drawn("12 notes of the original")
     page.says("#heard", "3.0 s")
@@ -217,6 +219,12 @@ def test_a_locked_seed_gives_the_same_file(page: Page, scale: Path, tmp_path: Pa
         files.append(page.download("midi", tmp_path).read_bytes())
     assert seeds[0] == seeds[1] != seeds[2]
     assert files[0] == files[1] != files[2]
+    page.tab.fill("#seed input", seeds[0])
+    page.tab.locator("#lock input:checked").wait_for()
+    page.tab.click("#go")
+    page.tab.locator("#go:disabled").wait_for()
+    page.says("#status", "Done")
+    assert page.download("midi", tmp_path).read_bytes() == files[0], "who types a seed means it"
 
 
 def test_bad_files_get_a_sentence_and_the_piece_stays(page: Page, scale: Path, tmp_path: Path) -> None:
@@ -227,8 +235,9 @@ def test_bad_files_get_a_sentence_and_the_piece_stays(page: Page, scale: Path, t
     for name, (data, words) in BAD.items():
         path = tmp_path / f"{name}.mid"
         path.write_bytes(data)
-        page.upload(path)
+        page.upload(path, kept=False)
         page.says(".toast-body", words or "export it again")
+        page.tab.locator("#upload input[type=file]").wait_for(state="attached")  # nothing is chosen
     huge = tmp_path / "huge.mid"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
@@ -263,6 +272,8 @@ def test_one_run_at_a_time_and_stopping_one_leaves_the_other(
     other.tab.click("#go")
     other.says("#status", "Waiting for its turn")
     other.tab.click("#stop")
+    other.says("#status", "Stopped before there was any music")
+    assert other.tab.is_enabled("#go")
     before = page.tab.inner_text("#status")
     page.tab.wait_for_function(
         "before => document.querySelector('#status').innerText !== before", arg=before, timeout=PATIENCE
@@ -270,7 +281,6 @@ def test_one_run_at_a_time_and_stopping_one_leaves_the_other(
     assert "Stopped" not in page.tab.inner_text("#status")
     page.tab.click("#stop")
     page.says("#status", "Stopped: ")
-    other.says("#status", "Stopped before there was any music")
     assert other.tab.evaluate("document.documentElement.scrollWidth") <= 390, "it fits a phone"
     other.context.close()
 
@@ -279,6 +289,8 @@ def test_over_http(address: str, scale: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False, download_files=tmp_path / "downloads")
+    with pytest.raises(Exception, match="There is no music yet"):
+        client.predict(3.0, api_name="/start")
     picture, heard, *_ = client.predict(handle_file(str(scale)), api_name="/open")
     assert "73 tokens" in heard and picture["name"].endswith(".MID")
     picture, status = client.predict(5, 2, 1.0, 1.0, 0.02, 7, api_name="/continue")
@@ -286,6 +298,10 @@ def test_over_http(address: str, scale: Path, tmp_path: Path) -> None:
     assert [bool(take["midi"]) for take in picture["run"]["takes"]] == [True, True]
     with pytest.raises(Exception, match="seed must be between 0 and"):
         client.predict(5, 1, 1.0, 1.0, 0.02, -1, api_name="/continue")
+    with pytest.raises(Exception, match="Takes: give a number from 1 to 4, not 5"):
+        client.predict(5, 5, 1.0, 1.0, 0.02, 7, api_name="/continue")
+    with pytest.raises(Exception, match=r"takes must be a whole number, not 1\.7"):
+        client.predict(5, 1.7, 1.0, 1.0, 0.02, 7, api_name="/continue")
     client.close()
 
 

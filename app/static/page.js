@@ -42,8 +42,16 @@ function tabs(picture) {
 }
 
 function choose(number) {
+  const other = !number !== !chosen;
   chosen = number;
   show(props.value);
+  if (other) lookAt(props.value);
+}
+
+function lookAt(picture) {
+  const run = chosen && picture.run;
+  if (run) roll.look(run.start - Math.max(8, run.length / 3), run.start + run.length);
+  else roll.look(0, whole(picture));
 }
 
 function link(name, file) {
@@ -74,8 +82,7 @@ function show(picture) {
   part("empty").hidden = true;
   tabs(picture);
   roll.show(parsed.notes, take ? parseNotes(take.notes + take.sounding) : [], take ? run.start : picture.start, whole(picture));
-  if (newPiece && !newRun) roll.look(0, whole(picture));
-  if (newRun) roll.look(run.start - Math.max(8, run.length / 3), run.start + run.length);
+  if (newPiece || newRun) lookAt(picture);
   sound(picture, take);
   link("midi", take?.midi);
   link("wav", take ? take.wav : picture.wav);

@@ -125,7 +125,7 @@ class Roll {
       pen.fillStyle = color("--grid");
       pen.fillRect(this.x(t), 0, 1, height);
       pen.fillStyle = color("--label");
-      pen.fillText(minutes(t), this.x(t) + 4, height - 5);
+      if (this.x(t) + 4 + pen.measureText(minutes(t)).width <= width) pen.fillText(minutes(t), this.x(t) + 4, height - 5);
     }
     for (let pitch = Math.ceil(this.low / 12) * 12; pitch <= this.high; pitch += 12) {
       pen.fillStyle = color("--grid");
