@@ -18,7 +18,7 @@ from benchmarks.report import table
 from benchmarks.takes import continued
 from perceiver_ar.checkpoint import Pretrained, load, weights_sha256
 from perceiver_ar.codecs.midi import continuation_bytes, read_midi
-from perceiver_ar.continuation import Request, keep_compiled_programs, prime
+from perceiver_ar.continuation import Request, keep_compiled_programs, musical, prime
 from perceiver_ar.registry import DEFAULT, asset, resolve
 
 
@@ -64,7 +64,7 @@ def write(model: Pretrained, folder: Path, output: Path, count: int, seconds: fl
     index = {
         "model": model.name,
         "weights_sha256": weights_sha256(folder),
-        "sampling": asdict(Request().sampling()),
+        "sampling": asdict(musical(model.music, Request().sampling())),
         "examples": entries,
     }
     (output / "index.json").write_text(
