@@ -36,8 +36,8 @@ SHORT = replace(
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: OptimConfig(rate=-1), "rate must be above 0, not -1"),
-        (lambda: OptimConfig(muon_rate=float("nan")), "muon_rate must be above 0, not nan"),
+        (lambda: OptimConfig(rate=-1), "rate must not be below 0, as -1 is"),
+        (lambda: OptimConfig(muon_rate=float("nan")), "muon_rate must not be below 0, as nan is"),
         (lambda: OptimConfig(clip=0), "clip must be above 0"),
         (lambda: OptimConfig(warmup=-3), "warmup must not be below 0, as -3 is"),
         (lambda: OptimConfig(b1=7), "b1 is a part, from 0 to below 1, and cannot be 7"),

@@ -58,10 +58,10 @@ class OptimConfig:
     """Part of the averaged weights that a step keeps, such as 0.999; these are then measured and exported. 0: none."""
 
     def __post_init__(self) -> None:
-        for name in ("rate", "muon_rate", "eps", "clip"):
+        for name in ("eps", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name):g}")
-        for name in ("warmup", "decay", "weight_decay", "z_loss"):
+        for name in ("rate", "muon_rate", "warmup", "decay", "weight_decay", "z_loss"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be below 0, as {getattr(self, name):g} is")
         for name in ("b1", "b2", "label_smoothing", "average"):

@@ -30,8 +30,9 @@ TINY = replace(
     PRESET,
     model=replace(PRESET.model, width=128, heads=4, cross_heads=1, dropout=0.0),
     stages=(Stage(1.0, 32, 64),),
-    steps=500,
-    optim=OptimConfig(rate=2e-3, warmup=100, decay=100),
+    steps=1000,
+    optim=OptimConfig(rate=2e-3, warmup=100, decay=400),
     evaluate_every=250,
 )
-"""Ours: 0.5 million parameters, which know the task after 200 steps, less than half a minute of a CPU core."""
+"""Ours: 0.5 million parameters, which know the task after 200 steps, less than half a minute of a CPU core, and every
+symbol of it after 1,000."""
