@@ -223,8 +223,7 @@ def _continuing(service: Service, parts: Parts) -> None:
     )
     done.then(_idle, None, buttons, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
-    # Who types a seed means it.
-    parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)
+    parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)  # who types one means it
     _with_sound(service, done, parts.roll)
     _stopping(service, parts)
 
