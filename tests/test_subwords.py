@@ -203,7 +203,7 @@ def test_impossible_subwords_get_a_sentence(
         )
         assert found and 256 < int(found[1]) < 10_000
     assert main(["vocabulary", "--data", str(tmp_path / "none"), *output]) == 2
-    assert "neither a folder" in capsys.readouterr().err
+    assert "there is no file or folder" in capsys.readouterr().err
     with pytest.raises(ValueError, match="vocabulary"):
         _ = Text(subwords=str(tmp_path / "none.model")).codec
     with pytest.raises(ValueError, match="no SentencePiece model"):
