@@ -109,7 +109,7 @@ def _continue(options: argparse.Namespace) -> int:
     progress, stopped = _generate(pretrained, primer, request)
     if not progress.tokens:
         raise KeyboardInterrupt
-    files, notes = _write(options, midi, primer, progress, request, outputs)
+    files = _write(options, midi, primer, progress, request, outputs)
     if options.json:
         values = {
             "seed": request.seed,
@@ -117,7 +117,7 @@ def _continue(options: argparse.Namespace) -> int:
             "primer_tokens": priming.used,
             "primer_tokens_total": priming.total,
             "seconds": round(progress.seconds, 2),
-            "notes": notes,
+            "notes": progress.notes,
             "tokens_per_second": round(progress.tokens_per_second, 1),
             "realtime_factor": round(progress.realtime_factor, 3),
             "files": [str(path) for path in files],
@@ -157,6 +157,11 @@ def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
             raise Failure(f"{str(path)!r} is a folder; choose another output path")
         if path.exists() and not os.access(path, os.W_OK):
             raise Failure(f"{str(path)!r} cannot be written; choose another output path")
+        with contextlib.suppress(OSError):
+            if path.samefile(options.midi):
+                raise Failure(
+                    "the output is the input file, which is never overwritten; choose another output path"
+                )
     try:
         tempfile.TemporaryFile(dir=output.parent).close()
     except OSError as error:
@@ -166,17 +171,12 @@ def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
     if sounds:
         from perceiver_ar.render import MAX_SECONDS
 
-        if (options.start or midi.seconds) + options.seconds > MAX_SECONDS and not options.continuation_only:
+        begin = midi.seconds if options.start is None else options.start
+        if begin + options.seconds > MAX_SECONDS and not options.continuation_only:
             raise Failure(
                 f"at most {MAX_SECONDS // 60} minutes can be made audible, and original and continuation are longer; "
                 "leave --wav out, or give --continuation-only"
             )
-    for path in paths:
-        with contextlib.suppress(OSError):
-            if path.samefile(options.midi):
-                raise Failure(
-                    "the output is the input file, which is never overwritten; choose another output path"
-                )
     return paths
 
 
@@ -213,13 +213,13 @@ def _write(
     progress: "Progress",
     request: "Request",
     outputs: list[Path],
-) -> tuple[list[Path], int]:
-    """The files, and how many new notes there are in them. All music is written before any of it is made audible."""
+) -> list[Path]:
+    """The files: all music is written before any of it is made audible."""
     from perceiver_ar.codecs.midi import write_continuation
 
     cut = None if options.start is None else primer.start
-    made = [take.all(limit=request.seconds) for take in progress.takes]
-    for path, notes in zip(outputs, made, strict=True):
+    for path, take in zip(outputs, progress.takes, strict=True):
+        notes = take.all(limit=request.seconds)
         write_continuation(path, midi, notes, primer.start, cut=cut, only=options.continuation_only)
     files = list(outputs)
     if options.wav:
@@ -228,7 +228,7 @@ def _write(
         for number, path in enumerate(outputs):
             write_wav(path.with_suffix(".wav"), path.read_bytes())
             files.insert(2 * number + 1, path.with_suffix(".wav"))
-    return files, sum(map(len, made))
+    return files
 
 
 def _info(options: argparse.Namespace) -> int:

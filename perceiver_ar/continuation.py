@@ -107,7 +107,7 @@ class Progress(NamedTuple):
     seconds: float
     """Music made in every take so far, at most what was asked for."""
     notes: int
-    """Notes of all takes together that begin before their end."""
+    """Notes of all takes together, without those drawn past the end."""
     tokens: int
     """Tokens of all takes together."""
     tokens_per_second: float
@@ -175,15 +175,19 @@ class _Clock:
 
 def _progress(takes: list[NoteStream], request: Request, made: int, clock: _Clock, *, done: bool) -> Progress:
     seconds = min(request.seconds, *(take.time for take in takes))
-    starts = [note.start for take in takes for note in take.notes]
-    starts += [start for take in takes for start, _ in take.open.values()]
-    notes = sum(start < request.seconds for start in starts)
+    notes = sum(_begun(take, request.seconds) for take in takes)
     tokens = made * len(takes)
     elapsed = max(time.monotonic() - clock.began, 1e-6)
     before = clock.first
     new_tokens = tokens - (before.tokens if before else 0)
     new_seconds = seconds - (before.seconds if before else 0)
     return Progress(takes, seconds, notes, tokens, new_tokens / elapsed, new_seconds / elapsed, done)
+
+
+def _begun(take: NoteStream, limit: float) -> int:
+    """How many notes `take.all(limit)` has."""
+    begun = sum(note.start < limit for note in take.notes)
+    return begun + sum(start < min(take.time, limit) for start, _ in take.open.values())
 
 
 def keep_compiled_programs() -> None:

@@ -29,18 +29,22 @@ PRESET = TrainConfig(
 tokens. 12 layers of width 1024 with 16 heads are the defaults of its released code, which has no setting for audio;
 batch, steps, number format and recomputed layers are ours.
 
-`maestro_audio_18` and `maestro_audio_22` are its 18 and 22 kbit/s. SoundStream's own
-weights were never published; codes of any residual vector quantizer will do, one `.npy` file (frames, codebooks) a
-recording. Say with `--domain.codes` and `--domain.frames-per-second` if they differ from 1,024 codes and 50 frames.
-Without `--data` the codes are made up."""
+`maestro_audio_18` and `maestro_audio_22` are its 18 and 22 kbit/s. SoundStream's own weights were never published;
+codes of any residual vector quantizer will do, one `.npy` file (frames, codebooks) a recording. Say with
+`--domain.codes` and `--domain.frames-per-second` if they differ from 1,024 codes and 50 frames. Without `--data` the
+codes are made up."""
 
-TINY_DOMAIN = replace(DOMAIN, codebooks=4)
-TINY = replace(
+
+def with_codebooks(config: TrainConfig, codebooks: int) -> TrainConfig:
+    """The same on the first `codebooks`, which make another vocabulary."""
+    domain = replace(DOMAIN, codebooks=codebooks)
+    return replace(config, domain=domain, model=replace(config.model, vocab_size=domain.codec.vocab_size))
+
+
+_SMALL = replace(
     PRESET,
-    domain=TINY_DOMAIN,
     model=replace(
         PRESET.model,
-        vocab_size=TINY_DOMAIN.codec.vocab_size,
         context=1024,
         position_shape=(),
         latents=256,
@@ -56,4 +60,5 @@ TINY = replace(
     optim=OptimConfig(name="muon", rate=2e-3, muon_rate=0.01, warmup=50, decay=200, b2=0.99),
     evaluate_every=200,
 )
+TINY = with_codebooks(_SMALL, 4)
 """Ours: 0.7 million parameters on the first four codebooks, which are 2 kbit/s."""

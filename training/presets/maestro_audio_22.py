@@ -1,15 +1,8 @@
 """MAESTRO as audio codes at 22 kbit/s."""
 
-from dataclasses import replace
-
 from training.presets import maestro_audio
 
-DOMAIN = replace(maestro_audio.DOMAIN, codebooks=44)
-PRESET = replace(
-    maestro_audio.PRESET,
-    domain=DOMAIN,
-    model=replace(maestro_audio.PRESET.model, vocab_size=DOMAIN.codec.vocab_size),
-)
+PRESET = maestro_audio.with_codebooks(maestro_audio.PRESET, 44)
 """`maestro_audio` with the codebooks of the paper's 22 kbit/s: 3.7 seconds of context, and 29.8 with `--model.context
 65536 --stages.0.context 65536`."""
 
