@@ -23,6 +23,11 @@ BLOCK = 128
 SCORES = 1 << 19
 """Most scores held at once (2 MiB in float32, which stay in a CPU's cache): keys are cut into blocks of as many as that
 leaves room for, and of `BLOCK` at least."""
+SCORES_OFF_CPU = 1 << 27
+"""The same on a GPU, where few large kernels are faster than many small ones: 512 MiB."""
+SPAN = 10
+"""Most keys a query for which cuDNN's kernel is used: it computes what each token before the queries would see as well,
+and with more of them blocks take less time."""
 MASKED = -1e30
 """Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
@@ -77,7 +82,7 @@ def attend(
     """
     if aligned:
         (store,) = stores
-        whole = isinstance(start, int) and start == 0
+        whole = isinstance(start, int) and start == 0 and store.keys.shape[-1] <= SPAN * queries.shape[1]
         if whole and store.keys.dtype == jnp.bfloat16 and has_kernel(jax.devices()[0], queries.shape[-1]):
             return fused(queries, store, "cudnn")
         return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
@@ -162,7 +167,7 @@ def _aligned_backward(kept: tuple, gradient: Array) -> tuple:
     queries, like_queries, store, index, start, average, normaliser = jax.tree.map(jnp.asarray, kept)
     rows, count, dim = queries.shape
     prefix = store.keys.shape[-1] - count
-    block = max(SCORES // (rows * count), BLOCK)
+    block = _keys_at_once(rows * count)
     offset = (gradient * average).sum(-1, keepdims=True)
     gradient = gradient.astype(store.keys.dtype)
     sides = _Sides(
@@ -283,10 +288,15 @@ def _share(queries: Array, store: Entries, index: Array, start: Array | int) -> 
     return Partial(total, weights.sum(axis=-1, keepdims=True), peak)
 
 
+def _keys_at_once(queries: int) -> int:
+    """Keys of a block that so many queries are compared with."""
+    return max((SCORES if jax.default_backend() == "cpu" else SCORES_OFF_CPU) // queries, BLOCK)
+
+
 def _over_blocks(queries: Array, store: Entries, index: Array, start: Array | int, slots: int) -> Partial:
     """The share of the first `slots`, a block of keys at a time; the last block overlaps none, it is shorter."""
     rows, count, dim = queries.shape
-    block = max(SCORES // (rows * count), BLOCK)
+    block = _keys_at_once(rows * count)
     whole = slots // block
     if whole == 0 or slots == block:
         return _share(queries, store.part(0, slots), index, start)

@@ -214,6 +214,20 @@ def test_a_gpus_kernel_is_used_where_it_runs(platform: str, capability: str, dim
     assert not has_kernel(jax.devices("cpu")[0], dim)
 
 
+@pytest.mark.parametrize(("prefix", "used"), [(0, True), (9 * 24, True), (9 * 24 + 1, False)])
+def test_a_gpus_kernel_is_not_used_for_few_queries(
+    prefix: int, *, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time grows with the square of the whole sequence."""
+    asked = []
+    monkeypatch.setattr(attention, "has_kernel", lambda *_: True)
+    monkeypatch.setattr(attention, "fused", lambda queries, *_: asked.append(True) or queries)
+    made = store(6, padded(prefix + 24, 0, 0, 0))
+    entries = Entries(made.keys.astype(jnp.bfloat16), made.values.astype(jnp.bfloat16), made.index)
+    attend(queries(6, 24), [entries], jnp.arange(prefix, prefix + 24), aligned=True)
+    assert bool(asked) == used
+
+
 @pytest.mark.parametrize("prefix", [0, 5, 40])
 def test_a_gpus_kernel_gives_the_same_with_its_gradients(prefix: int) -> None:
     """By what computes it on a CPU with the mask of that kernel; an example's padding may reach into the latents."""

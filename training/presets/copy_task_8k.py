@@ -29,4 +29,5 @@ TINY = replace(
     optim=OptimConfig(rate=2e-3, warmup=100, decay=400),
     evaluate_every=250,
 )
-"""Ours: for a CPU."""
+"""Ours: for a CPU, or 64 examples a step in bfloat16 for a GPU, which learns it perfectly in three minutes
+(docs/results.md)."""
