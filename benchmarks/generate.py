@@ -29,7 +29,8 @@ READ_MIB, QUICK_MIB = 256, 16
 """Size of the array whose reading measures the memory: several times a last-level cache, or what is quick."""
 
 NOTES = """\
-Median (least–greatest) of the rounds; float32, random weights but for `piano`, one primer of context - 512 tokens.
+Median (least–greatest) of the rounds; float32, but for this project's weights, which are float16 as shipped ones are, \
+and widened as they are read; random weights but for `piano`, one primer of context - 512 tokens.
 - tokens/s: {tokens} tokens. Those of this project lie behind its first {chunk}, with what of a refill falls among \
 them; four takes count together. `perceiver-ar-pytorch` makes {fewer}, since \
 it runs the whole model for each, and begins with half of the latents, as this project does. GPT-2 has its cache \

@@ -28,15 +28,15 @@ def weight_bytes(shape: Shape) -> float:
 def bytes_ours(shape: Shape, takes: int, first: int, count: int) -> float:
     """Bytes a token of `takes` takes at once, on average over the new tokens `first` to `first + count`.
 
-    Weights and the primer's keys and values are read once for all takes; each reads its own keys and values of the
-    new tokens, and of the latents since the last fill, which begins with half of them.
+    Weights, which are float16, and the primer's keys and values are read once for all takes; each reads its own keys
+    and values of the new tokens, and of the latents since the last fill, which begins with half of them.
     """
     pair = 2 * shape.width * FLOAT
     new = np.arange(first, first + count)
     half = shape.latents // 2
     in_use = half + new % (shape.latents - half) + 1
     own = pair * (new + 1 + shape.layers * in_use).mean()
-    return float((weight_bytes(shape) + pair * shape.primer) / takes + own)
+    return float((weight_bytes(shape) / 2 + pair * shape.primer) / takes + own)
 
 
 def bytes_gpt2(shape: Shape, count: int) -> float:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from perceiver_ar.cache import EMPTY, Entries
-from perceiver_ar.products import by_rows, matmul
+from perceiver_ar.products import by_rows, kernels, matmul
 
 BLOCK = 128
 """Queries a block: keys later than the block's last query are skipped, not masked."""
@@ -67,6 +67,7 @@ def attend(
     start: Int[Array, ""] | int = 0,
     *,
     aligned: bool = False,
+    alike: tuple[int, Int[Array, ""] | int] = (1, 0),
 ) -> Float[Array, "rows queries dim"]:
     """Softmax attention of `queries`, already scaled, over all `stores` at once.
 
@@ -76,6 +77,8 @@ def attend(
         index: where each query stands in the sequence; it sees entries with `start <= index <= its own`.
         aligned: the queries are the last ones of the only store, so that later keys need not be computed. Its
             derivative is written out, in reverse mode alone.
+        alike: how many consecutive examples of the only store have the same in so many of their first slots, which
+            then need to be read but once.
 
     Returns:
         The averages in float32; a query that sees nothing gets finite values of no meaning.
@@ -86,6 +89,8 @@ def attend(
         if whole and store.keys.dtype == jnp.bfloat16 and has_kernel(jax.devices()[0], queries.shape[-1]):
             return fused(queries, store, "cudnn")
         return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
+    if queries.shape[1] == 1 and stores[0].keys.dtype == jnp.float32 and (fast := kernels()):
+        return fast.attend(queries[:, 0], stores, index[0], start, alike)[:, None]
     shares = [_over_store(queries, store, index, start, store.keys.shape[-1]) for store in stores]
     return reduce(Partial.merge, shares).average()[0]
 

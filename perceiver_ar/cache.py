@@ -85,6 +85,8 @@ class Latents(NamedTuple):
     """Index of the latent in each slot, the same in all layers."""
     filled: Int[Array, ""]
     """How many there are."""
+    shared: Int[Array, ""]
+    """How many of the first ones all takes of an example have alike: those of the prefill, and none after a refill."""
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int) -> "Latents":
@@ -92,7 +94,8 @@ class Latents(NamedTuple):
         heads = (batch, config.heads, config.width // config.heads)
         layers = [Entries.empty(heads, config.latents, config.dtype, batch) for _ in range(config.layers)]
         slots = jnp.full((batch, config.latents), EMPTY, jnp.int32)
-        return cls(tuple((keys, values) for keys, values, _ in layers), slots, jnp.zeros((), jnp.int32))
+        filled, shared = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # each its own, to be donated
+        return cls(tuple((keys, values) for keys, values, _ in layers), slots, filled, shared)
 
 
 class Cache(NamedTuple):
@@ -143,6 +146,7 @@ class Cache(NamedTuple):
             latents=self.latents._replace(
                 layers=jax.tree.map(lambda x: repeat(x, config.heads), self.latents.layers),
                 slots=repeat(self.latents.slots, 1),
+                shared=jnp.copy(self.latents.filled),
             ),
             origin=jnp.copy(self.length),
         )

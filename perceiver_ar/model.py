@@ -11,7 +11,7 @@ from perceiver_ar import positions as where
 from perceiver_ar.attention import attend
 from perceiver_ar.cache import EMPTY, Cache, Entries, Latents
 from perceiver_ar.config import PAD, ModelConfig
-from perceiver_ar.products import product
+from perceiver_ar.products import kernels, product
 
 Params = dict[str, Any]
 Key = Array
@@ -226,7 +226,7 @@ class PerceiverAR(nnx.Module):
         return nnx.Param(0.02 * jax.random.normal(jax.random.fold_in(key, axis), shape))
 
     def _embed(self, tokens: Array, positions: Array) -> Array:
-        x = self.embedding[...][tokens]
+        x = self.embedding[...][tokens].astype(jnp.float32)
         if self.config.position == "sinusoidal":
             x = x + where.sinusoidal(self.config, positions)
         elif self.config.position == "learned":
@@ -287,15 +287,18 @@ class PerceiverAR(nnx.Module):
         """The same layers one by one, each with its part of the cache."""
         kept, before = [], cache.latents
         slots = before.slots
+        examples = None if cache.prefix is None else cache.prefix.keys.shape[0] // self.config.cross_heads
+        alike = (x.shape[0] // examples if examples else 1), before.shared
         for block, (keys, values) in zip(self._blocks(), before.layers, strict=True):
             new = block.entries(x, by, index)
             entries = Entries(keys, values, before.slots).append(new, before.filled)
             first = cache.recent is None  # nothing but `new` is in the cache, and it need not be read back
-            attended = attend(block.queries(x, by), [new if first else entries], order, aligned=first)
+            store = new if first else entries
+            attended = attend(block.queries(x, by), [store], order, aligned=first, alike=alike)
             x = block.finish(x, attended, None)
             *key_value, slots = entries
             kept.append(tuple(key_value))
-        latents = Latents(tuple(kept), slots, before.filled + x.shape[1])
+        latents = Latents(tuple(kept), slots, before.filled + x.shape[1], before.shared)
         return x, cache._replace(latents=latents, length=order[-1] + 1)
 
 
@@ -304,17 +307,19 @@ def _fold(key: Key | None, number: Array | int) -> Key | None:
 
 
 def to_params(model: PerceiverAR) -> Params:
-    """The model's arrays as a plain nested dict."""
+    """The model's arrays as a plain nested dict, in float32."""
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return params | {"layers": nnx.to_pure_dict(nnx.state(model._stack(), nnx.Param))}
+    params |= {"layers": nnx.to_pure_dict(nnx.state(model._stack(), nnx.Param))}
+    return jax.tree.map(lambda x: x.astype(jnp.float32), params)
 
 
 def from_params(config: ModelConfig, params: Params, *, unrolled: bool = False) -> PerceiverAR:
     """The model that `to_params` described; shapes are checked.
 
     Args:
-        unrolled: what `PerceiverAR.unrolled` would give, in float32, from arrays of any type, numpy's too. It never
-            holds the layers both stacked and alone, which would be the most memory that generation takes.
+        unrolled: what `PerceiverAR.unrolled` would give, from arrays of any type, numpy's too. It never holds the
+            layers both stacked and alone, which would be the most memory that generation takes. float16 matrices stay
+            what they are where that is faster (`products.kernels`); all else becomes float32.
 
     Raises:
         ValueError: an array is missing, unknown, or of another shape than the config asks for.
@@ -331,5 +336,10 @@ def from_params(config: ModelConfig, params: Params, *, unrolled: bool = False) 
             number: jax.tree.map(lambda stacked, n=number: stacked[n], params["layers"])
             for number in range(config.layers)
         }
-        params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params | {"layers": alone})
+
+        def kept(x: Any) -> Array:
+            half = x.dtype == jnp.float16 and x.ndim == 2 and kernels() is not None
+            return jnp.asarray(x, x.dtype if half else jnp.float32)
+
+        params = jax.tree.map(kept, params | {"layers": alone})
     return nnx.merge(graph, nnx.State(params))

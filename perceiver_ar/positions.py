@@ -88,4 +88,4 @@ def sinusoidal(
 def learned(tables: list[Array], positions: Int[Array, "batch seq axes"]) -> Float[Array, "batch seq width"]:
     """The sum over axes of one table row a position; tables are (positions of the axis, width)."""
     rows = [jnp.take(table, positions[..., axis], axis=0, mode="clip") for axis, table in enumerate(tables)]
-    return jax.tree.reduce(jnp.add, rows)
+    return jax.tree.reduce(jnp.add, rows).astype(jnp.float32)

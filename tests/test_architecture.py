@@ -18,7 +18,7 @@ TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
     {"config"},
-    {"positions", "cache", "products"},
+    {"positions", "cache", "kernels", "products"},
     {"attention"},
     {"model"},
     {"sampling"},
@@ -42,6 +42,8 @@ OWNERS = {
     "tensorboardX": ("training",),
     "note_seq": ("perceiver_ar.codecs",),
     "pretty_midi": ("perceiver_ar.codecs",),
+    "numba": ("perceiver_ar.kernels",),
+    "llvmlite": ("perceiver_ar.kernels",),
     "sentencepiece": ("perceiver_ar.codecs.text", "training.data.text"),
     "apache_beam": ("training.data.beam",),
     "datasets": ("training.data.hub",),

@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import VOCAB, ToyCodec, places, small_config, small_model, uncached
@@ -13,7 +15,7 @@ from small_models import VOCAB, ToyCodec, places, small_config, small_model, unc
 from perceiver_ar import generate as generation
 from perceiver_ar.config import FIRST_DATA, PAD, SOS, ModelConfig
 from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
-from perceiver_ar.model import PerceiverAR
+from perceiver_ar.model import PerceiverAR, from_params, to_params
 from perceiver_ar.sampling import Sampling
 
 CODEC = ToyCodec()
@@ -57,11 +59,19 @@ def fills(config: ModelConfig, size: int) -> Iterator[tuple[int, int, int, int]]
 
 
 def check_exact(
-    model: PerceiverAR, primers: list[np.ndarray], takes: int, count: int, chunk: int = 5
+    model: PerceiverAR,
+    primers: list[np.ndarray],
+    takes: int,
+    count: int,
+    chunk: int = 5,
+    kept: PerceiverAR | None = None,
 ) -> None:
-    """Compare the logits of `count` tokens with uncached forwards of the same tokens, one for each fill."""
-    config = model.config
-    got = collect(generate(model, ToyCodec(config.position_shape), primers, takes=takes, chunk=chunk), count)
+    """Compare the logits of `count` tokens with uncached forwards of the same tokens, one for each fill.
+
+    `kept` generates in the place of `model`: the same with weights of another type.
+    """
+    config, codec = model.config, ToyCodec(model.config.position_shape)
+    got = collect(generate(kept or model, codec, primers, takes=takes, chunk=chunk), count)
     used = [part[-primer_limit(config) :] for part in primers]
     size = bucket(max(map(len, used)), min(4, refilled(config)), primer_limit(config))
     rows = [part for part in used for _ in range(takes)]
@@ -113,6 +123,17 @@ EXACT = [
 def test_logits_equal_an_uncached_forward(changes: dict, lengths: list[int], takes: int, count: int) -> None:
     model = small_model(small_config(layers=3, **changes))
     check_exact(model, [primer(length) for length in lengths], takes, count)
+
+
+@pytest.mark.parametrize(("lengths", "takes", "count"), [([9], 1, 36), ([1, 9], 3, 24)])
+def test_logits_of_float16_weights_are_those_of_float32(lengths: list[int], takes: int, count: int) -> None:
+    """The same numbers, which are read at half the size."""
+    config = small_config(layers=3)
+    halves = jax.tree.map(lambda x: np.asarray(x, np.float16), to_params(small_model(config)))
+    model = from_params(config, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), halves))
+    kept = from_params(config, halves, unrolled=True)
+    assert kept.head[...].dtype == jnp.float16
+    check_exact(model, [primer(length) for length in lengths], takes, count, kept=kept)
 
 
 @pytest.mark.parametrize(

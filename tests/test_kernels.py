@@ -1,0 +1,151 @@
+"""What a single token is computed with on a CPU, against plain sums, and what there is where it does not run."""
+
+import platform
+import sys
+from importlib import import_module
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_config, small_model
+
+from perceiver_ar import attention, products
+from perceiver_ar.attention import attend, attend_reference
+from perceiver_ar.cache import EMPTY, Entries
+from perceiver_ar.model import from_params, to_params
+from perceiver_ar.products import FEWER, product
+
+DIM = 12
+"""Eight channels, and four that are left."""
+
+
+@pytest.fixture
+def kernels():
+    """The kernels, which must run where the tests do."""
+    found = products.kernels()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, FEWER, FEWER + 1])
+@pytest.mark.parametrize(("outputs", "inputs"), [(5, 3), (64, 256), (33, 513)])
+def test_float16_weights_are_multiplied_in_float32(rows: int, outputs: int, inputs: int) -> None:
+    rng = np.random.default_rng(rows)
+    x = rng.standard_normal((rows, inputs)).astype(np.float32)
+    weight = rng.standard_normal((outputs, inputs)).astype(np.float16)
+    got = jax.jit(lambda x, w: product(x, w, "float32"))(x, weight)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, x.astype(np.float64) @ weight.T.astype(np.float64), rtol=1e-5, atol=1e-4)
+
+
+def test_weights_of_all_sizes_are_widened(kernels) -> None:
+    """The least that float16 has, the least without a leading zero, the greatest, and zeros of both signs."""
+    weight = np.array([[6e-8, 6.2e-5, 65504, 0, -0.0]], np.float16)
+    for n, value in enumerate(weight[0].astype(np.float32)):
+        assert float(kernels.multiply(jnp.eye(5)[n : n + 1], weight)[0, 0]) == value
+
+
+def entries(examples: int, heads: int, index: np.ndarray, seed: int) -> Entries:
+    """Random keys and values for `index` (examples, slots)."""
+    rng, slots = np.random.default_rng(seed), index.shape[1]
+    keys = rng.standard_normal((examples * heads, DIM, slots)).astype(np.float32)
+    values = rng.standard_normal((examples * heads, slots, DIM)).astype(np.float32)
+    return Entries(jnp.asarray(keys), jnp.asarray(values), jnp.asarray(index, jnp.int32))
+
+
+def test_one_query_attends_to_what_is_there() -> None:
+    """A padded prefix that two takes share, and a ring of each of them that has wrapped, with a slot that is empty."""
+    examples, takes, heads = 3, 2, 2
+    prefix = np.stack([np.where(np.arange(70) < pad, EMPTY, np.arange(70)) for pad in (0, 5, 69)])
+    ring = np.tile([90, 91, EMPTY, 73, 74, 75, 99, 77, 78], (examples * takes, 1))
+    stores = [entries(examples, heads, prefix, 0), entries(examples * takes, heads, ring, 1)]
+    rng = np.random.default_rng(2)
+    queries = jnp.asarray(rng.standard_normal((examples * takes * heads, 1, DIM)), jnp.float32)
+    for start, index in ((0, 95), (8, 91), (80, 99)):
+        got = jax.jit(attend)(queries, stores, jnp.array([index]), start)
+        for row in range(len(queries)):
+            take, head = divmod(row, heads)
+            mine = [store.keys.shape[0] // heads * take // (examples * takes) for store in stores]
+            keys = [store.keys[n * heads + head] for n, store in zip(mine, stores, strict=True)]
+            values = [store.values[n * heads + head] for n, store in zip(mine, stores, strict=True)]
+            slots = [store.index[n] for n, store in zip(mine, stores, strict=True)]
+            whole = Entries(
+                jnp.concatenate(keys, 1)[None], jnp.concatenate(values)[None], jnp.concatenate(slots)[None]
+            )
+            wanted = attend_reference(queries[row][None], whole, jnp.array([index]), start)[0]
+            np.testing.assert_allclose(got[row], wanted, atol=2e-6, err_msg=f"row {row} from {start}")
+
+
+def test_slots_that_takes_have_alike_are_read_of_the_first(kernels) -> None:
+    """Of the others they are not even looked at, though the slots behind them are."""
+    takes, heads, slots, alike = 3, 2, 21, 10
+    index = np.tile(np.where(np.arange(slots) < 2, EMPTY, np.arange(slots)), (takes, 1))
+    store = entries(takes, heads, index, 3)
+    first = store.keys[:heads], store.values[:heads]
+    same = store._replace(
+        keys=store.keys.at[:, :, :alike].set(jnp.tile(first[0], (takes, 1, 1))[:, :, :alike]),
+        values=store.values.at[:, :alike].set(jnp.tile(first[1], (takes, 1, 1))[:, :alike]),
+    )
+    queries = jnp.asarray(np.random.default_rng(4).standard_normal((takes * heads, 1, DIM)), jnp.float32)
+    wanted = attend_reference(queries, same, jnp.array([17]), 1)[:, 0]
+    for given, shared in ((same, (1, 0)), (same, (takes, alike)), (store, (takes, alike))):
+        got = kernels.attend(queries[:, 0], [given], jnp.int32(17), 1, shared)
+        np.testing.assert_allclose(got, wanted, atol=2e-6)
+
+
+def test_a_query_that_sees_nothing_gets_zeros(kernels) -> None:
+    store = entries(1, 2, np.full((1, 9), EMPTY), 5)
+    assert not np.asarray(kernels.attend(jnp.ones((2, DIM)), [store], jnp.int32(4), 0)).any()
+
+
+def test_scores_far_apart_stay_finite(kernels) -> None:
+    store = entries(1, 1, np.arange(3)[None], 6)
+    far = store._replace(keys=jnp.zeros_like(store.keys).at[0, 0].set(jnp.array([-1e4, 0.0, 1e4])))
+    got = kernels.attend(jnp.eye(DIM)[:1], [far], jnp.int32(2), 0)
+    np.testing.assert_allclose(got[0], store.values[0, 2], atol=1e-6)
+
+
+def test_only_matrices_stay_float16() -> None:
+    config = small_config()
+    halves = jax.tree.map(lambda x: np.asarray(x, np.float16), to_params(small_model(config)))
+    params = jax.tree_util.tree_leaves_with_path(from_params(config, halves, unrolled=True))
+    assert {x.dtype for _, x in params if x.ndim == 1} == {jnp.dtype(jnp.float32)}
+    assert {x.dtype for _, x in params if x.ndim == 2} == {jnp.dtype(jnp.float16)}
+
+
+def test_where_the_kernels_do_not_run_all_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (products, attention, sys.modules["perceiver_ar.model"]):
+        monkeypatch.setattr(module, "kernels", lambda: None)
+    config = small_config(width=40, heads=5)  # of a shape that no other test has compiled
+    halves = jax.tree.map(lambda x: np.asarray(x, np.float16), to_params(small_model(config)))
+    model = from_params(config, halves, unrolled=True)
+    assert {x.dtype for x in jax.tree.leaves(model)} == {jnp.dtype(jnp.float32)}
+    weight = jnp.ones((4, 3), jnp.float16)
+    assert np.asarray(product(jnp.ones((2, 3)), weight, "float32")).tolist() == [[3.0] * 4] * 2
+    store = entries(1, 2, np.arange(5)[None], 7)
+    queries = jnp.ones((2, 1, DIM))
+    np.testing.assert_allclose(
+        attend(queries, [store], jnp.array([3])),
+        attend_reference(queries, store, jnp.array([3])),
+        atol=2e-6,
+    )
+
+
+def test_a_cpu_that_does_not_widen_float16_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There LLVM would end the process."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", dict)
+    monkeypatch.delitem(sys.modules, "perceiver_ar.kernels", raising=False)
+    with pytest.raises(ImportError, match="float16"):
+        import_module("perceiver_ar.kernels")
+
+
+def test_another_version_of_the_interface_is_refused_not_used(
+    kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: FFI handler was compiled with another version")
+
+    monkeypatch.setattr(kernels, "multiply", refuse)
+    assert not kernels.usable()
