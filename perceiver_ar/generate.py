@@ -18,6 +18,7 @@ from perceiver_ar.cache import Cache, Latents
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
 from perceiver_ar.model import PerceiverAR
+from perceiver_ar.products import kernels
 from perceiver_ar.sampling import Lately, Sampling, Values, after, gumbel, refused, sample
 
 CHUNK = 32
@@ -152,9 +153,12 @@ class _Run:
         if self.room == 0:
             self._turn()
         steps = min(self.chunk, self.room)
-        arguments = self._arguments(self.cache, steps)
-        self.cache, self.logits, self.lately, tokens, logits = _steps(*arguments)
-        tokens = np.asarray(tokens)[:, :steps]
+        arguments, fast = self._arguments(self.cache, steps), kernels()
+        if fast:
+            jax.block_until_ready(self.cache)  # lest the helper waits on the core that a prefill could use
+        with fast.helped() if fast else contextlib.nullcontext():
+            self.cache, self.logits, self.lately, tokens, logits = _steps(*arguments)
+            tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
         self._compile_ahead()

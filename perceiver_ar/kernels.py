@@ -9,22 +9,36 @@ is read here as words of 8 bytes. That interface is versioned, and XLA refuses o
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # (Numba's decorators say nothing of what they give.)
 
+import os
 import platform
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import ffi
 from jaxtyping import Array, Float, Float16, Int
-from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import cfunc, njit, types
-from numba.extending import intrinsic
+from numba import cfunc, njit
 from numba.np.numpy_support import carray
 
 from perceiver_ar.cache import EMPTY, Entries
+from perceiver_ar.instructions import add, board, exchanged, float_of, load, pointer, put, widened
 
-PRODUCT, ATTENTION = "perceiver_ar_product", "perceiver_ar_attention"
+INSTRUCTIONS = "0398bf97e7e6"
+"""How the SHA-256 of `instructions.py` begins: Numba compiles anew when this file changes, not for another's sake."""
+TARGET = "perceiver_ar"
+PRODUCT_ARGUMENTS = 2
+"""Of a product; attention has more."""
+WEIGHTS = 1 << 16
+"""Of a part of a product: 128 KiB, which take some microseconds."""
+HELP, BEGIN, END = 1, 2, 3
+"""What is asked for in place of a frame, which no address is."""
+WORK, DONE, FRAME, PARTS, BUSY, HELPED = 0, 8, 16, 17, 24, 32
+"""Words of the board on which two threads share a call; those that both write lie in cache lines of their own."""
 VERSION = 0, 3
 """Of the interface that is written here."""
 METADATA, EXECUTE = 1, 3
@@ -37,52 +51,26 @@ if platform.machine() not in {"arm64", "aarch64"} and not get_host_cpu_features(
     raise ImportError("this CPU does not widen float16 itself, and LLVM would end the process for want of it")
 
 
-@intrinsic
-def _pointer(context, address):
-    def make(context, builder, signature, args):
-        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.intp), make
-
-
-@intrinsic
-def _widened(context, half):
-    """The float32 of a float16 that is given by its bits: Numba itself knows no float16 on a CPU."""
-
-    def make(context, builder, signature, args):
-        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.uint16), make
-
-
-@intrinsic
-def _float_of(context, bits):
-    def make(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), make
-
-
 @njit(cache=True, fastmath=LOOSE)
-def _multiply(x, weight, y):
-    """Write the rows of `x @ weight.T` to `y`, four rows for each reading of the weights."""
-    rows, (outputs, inputs) = x.shape[0], weight.shape
+def _multiply(x, weight, first, end, y):
+    """Write the outputs `first` to `end` of `x @ weight.T` to `y`, four rows for each reading of the weights."""
+    rows, inputs = x.shape
     fours = rows - rows % 4
     for row in range(0, fours, 4):
-        for out in range(outputs):
+        for out in range(first, end):
             a = b = c = d = np.float32(0)
             for i in range(inputs):
-                w = _widened(weight[out, i])
+                w = widened(weight[out, i])
                 a += w * x[row, i]
                 b += w * x[row + 1, i]
                 c += w * x[row + 2, i]
                 d += w * x[row + 3, i]
             y[row, out], y[row + 1, out], y[row + 2, out], y[row + 3, out] = a, b, c, d
     for row in range(fours, rows):
-        for out in range(outputs):
+        for out in range(first, end):
             a = np.float32(0)
             for i in range(inputs):
-                a += _widened(weight[out, i]) * x[row, i]
+                a += widened(weight[out, i]) * x[row, i]
             y[row, out] = a
 
 
@@ -95,7 +83,7 @@ def _exp(x):
     y = np.float32(1.87756021e-3)
     for more in (8.98937992e-3, 5.58262846e-2, 2.40153628e-1, 6.93153072e-1, 9.99999925e-1):
         y = y * part + np.float32(more)
-    return y * _float_of((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return y * float_of((np.int32(whole) + np.int32(127)) << np.int32(23))
 
 
 @njit(cache=True)
@@ -174,8 +162,10 @@ def _exponentials(scores):
 
 
 @njit(cache=True)
-def _attend(queries, seen, store, sums, scores, used, out):
+def _attend(queries, seen, store, which, sums, scores, used, out):
     """One store's part: scores behind the `used` of each query, or, when these are weights (`sums`), their sums.
+
+    Of the heads every one that leaves the rest `which[0]` when it is divided by `which[1]`.
 
     A store's row serves the queries of all takes of its example, which lie as far apart as the example has rows; and
     of takes that have rows of their own, that of the first serves all for the slots that they have alike.
@@ -186,7 +176,7 @@ def _attend(queries, seen, store, sums, scores, used, out):
     for example in range(examples):
         first, end, whole = _stretch(index[example], seen)
         middle = min(max(alike, first), end) if group > 1 else first
-        for head in range(heads):
+        for head in range(which[0], heads, which[1]):
             row, begin = example * heads + head, example * takes * heads + head
             for part in range(2):
                 low, high = (middle, end) if part else (first, middle)
@@ -207,13 +197,13 @@ def _attend(queries, seen, store, sums, scores, used, out):
 
 @njit(cache=True)
 def _words(address, count):
-    return carray(_pointer(address), (count,), np.intp)
+    return carray(pointer(address), (count,), np.intp)
 
 
 @njit(cache=True)
 def _array(buffer, shape, dtype):
     """The array of an `XLA_FFI_Buffer`, whose fourth word points to its data."""
-    return carray(_pointer(_words(buffer, 4)[3]), shape, dtype)
+    return carray(pointer(_words(buffer, 4)[3]), shape, dtype)
 
 
 @njit(cache=True)
@@ -233,59 +223,137 @@ def _operands(frame):
     if words[1]:
         extension = _words(words[1], 4)
         if extension[1] & 0xFFFFFFFF == METADATA:
-            version = carray(_pointer(extension[3] + 3 * 8), (2,), np.int32)
+            version = carray(pointer(extension[3] + 3 * 8), (2,), np.int32)
             version[0], version[1] = VERSION
     execute = words[4] & 0xFFFFFFFF == EXECUTE
     return _words(words[9], words[7] if execute else 0), _words(words[14], words[12] if execute else 0)
 
 
-@cfunc("intp(intp)", cache=True)
-def _product_called(frame):
-    """What XLA calls with x (rows, inputs) and a weight (outputs, inputs); 0 says that all is well."""
+@njit(cache=True)
+def _parts(frame):
+    """Into how many parts the call of a frame is cut: a product by its outputs, attention by its heads."""
     arguments, results = _operands(frame)
-    if len(results):
-        rows, inputs, outputs = _size(arguments[0], 0), _size(arguments[0], 1), _size(arguments[1], 0)
-        _multiply(
-            _array(arguments[0], (rows, inputs), np.float32),
-            _array(arguments[1], (outputs, inputs), np.uint16),
-            _array(results[0], (rows, outputs), np.float32),
-        )
-    return 0
+    if not len(results):
+        return 0
+    if len(arguments) == PRODUCT_ARGUMENTS:
+        return max(_size(arguments[1], 0) * _size(arguments[1], 1) // WEIGHTS, 1)
+    heads = _size(arguments[0], 0)
+    for at in range(2, len(arguments), 3):
+        heads = min(heads, _size(arguments[at], 0) // _size(arguments[at + 2], 0))
+    return heads
+
+
+@njit(cache=True)
+def _compute(frame, part, parts):
+    """One part of the call of a frame: a product has x (rows, inputs) and a weight (outputs, inputs) for arguments."""
+    arguments, results = _operands(frame)
+    if len(arguments) > PRODUCT_ARGUMENTS:
+        _compute_attention(arguments, results, part, parts)
+        return
+    rows, inputs, outputs = _size(arguments[0], 0), _size(arguments[0], 1), _size(arguments[1], 0)
+    _multiply(
+        _array(arguments[0], (rows, inputs), np.float32),
+        _array(arguments[1], (outputs, inputs), np.uint16),
+        outputs * part // parts,
+        outputs * (part + 1) // parts,
+        _array(results[0], (rows, outputs), np.float32),
+    )
+
+
+@njit(cache=True)
+def _compute_attention(arguments, results, part, parts):
+    """Some heads' attention of queries (rows, dim), that see what `attend` says, to the arrays of each store."""
+    count, dim = _size(arguments[0], 0), _size(arguments[0], 1)
+    queries = _array(arguments[0], (count, dim), np.float32)
+    seen = _array(arguments[1], (4,), np.int32)
+    out = _array(results[0], (count, dim), np.float32)
+    scores = _array(results[1], (count, _size(results[1], 1)), np.float32)
+    used = _array(results[2], (count,), np.int32)
+    for n in range(part, count, parts):
+        out[n] = 0
+    for sums in (False, True):
+        for n in range(part, count, parts):
+            used[n] = 0
+        for at in range(2, len(arguments), 3):
+            rows, slots = _size(arguments[at], 0), _size(arguments[at], 2)
+            store = (
+                _array(arguments[at], (rows, dim, slots), np.float32),
+                _array(arguments[at + 1], (rows, slots, dim), np.float32),
+                _array(arguments[at + 2], (_size(arguments[at + 2], 0), slots), np.int32),
+            )
+            _attend(queries, seen, store, (part, parts), sums, scores, used, out)
+        for n in range(part, 0 if sums else count, parts):
+            weights = scores[n, : used[n]]
+            if len(weights):
+                weights /= _exponentials(weights)
+
+
+@njit(cache=True)
+def _work():
+    """Compute parts of what is on the board until none is left that nobody has taken.
+
+    The word `WORK` holds the number of the call, and in its last 16 bits how many parts are left: whoever lowers it has
+    taken one, and the call stays on the board until that is done.
+    """
+    while True:
+        left = load(board(WORK))
+        if not left & 0xFFFF:
+            return
+        if exchanged(board(WORK), left, left - 1):
+            _compute(load(board(FRAME)), (left & 0xFFFF) - 1, load(board(PARTS)))
+            add(board(DONE), 1)
 
 
 @cfunc("intp(intp)", cache=True)
-def _attention_called(frame):
-    """What XLA calls with queries (rows, dim), what they see (as `attend` puts it), and the arrays of each store."""
-    arguments, results = _operands(frame)
-    if len(results):
-        count, dim = _size(arguments[0], 0), _size(arguments[0], 1)
-        queries = _array(arguments[0], (count, dim), np.float32)
-        seen = _array(arguments[1], (4,), np.int32)
-        out = _array(results[0], (count, dim), np.float32)
-        scores = _array(results[1], (count, _size(results[1], 1)), np.float32)
-        used = _array(results[2], (count,), np.int32)
-        out[:] = 0
-        for sums in (False, True):
-            used[:] = 0
-            for at in range(2, len(arguments), 3):
-                rows, slots = _size(arguments[at], 0), _size(arguments[at], 2)
-                store = (
-                    _array(arguments[at], (rows, dim, slots), np.float32),
-                    _array(arguments[at + 1], (rows, slots, dim), np.float32),
-                    _array(arguments[at + 2], (_size(arguments[at + 2], 0), slots), np.int32),
-                )
-                _attend(queries, seen, store, sums, scores, used, out)
-            for n in range(0 if sums else count):
-                weights = scores[n, : used[n]]
-                if len(weights):
-                    weights /= _exponentials(weights)
+def _called(frame):
+    """What XLA calls; 0 says that all is well. With one of three numbers in place of a frame, see `helped`."""
+    if frame in (BEGIN, END):
+        add(board(HELPED), 1 if frame == BEGIN else -1)
+    elif frame == HELP:
+        while load(board(HELPED)) > 0:
+            _work()
+    else:
+        parts = _parts(frame)
+        if parts > 1 and load(board(HELPED)) > 0 and exchanged(board(BUSY), 0, 1):
+            put(board(FRAME), frame)
+            put(board(PARTS), parts)
+            put(board(DONE), 0)
+            put(board(WORK), (((load(board(WORK)) >> 16) + 1) << 16) | parts)
+            _work()
+            while load(board(DONE)) < parts:  # what the other thread has taken takes it some microseconds
+                pass
+            put(board(BUSY), 0)
+        else:
+            for part in range(parts):
+                _compute(frame, part, parts)
     return 0
+
+
+@cache
+def _helper() -> ThreadPoolExecutor | None:
+    """The second thread; None where there is one core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(1, "kernels") if cores > 1 else None
+
+
+@contextmanager
+def helped() -> Iterator[None]:
+    """A second thread takes parts of what is computed inside; it waits for them busily, since they are short."""
+    helper = _helper()
+    if helper is None:
+        yield
+        return
+    _called.ctypes(BEGIN)
+    try:
+        helper.submit(_called.ctypes, HELP)
+        yield
+    finally:
+        _called.ctypes(END)
 
 
 def usable() -> bool:
     """Whether XLA takes the kernels, and they compute; called once before they are used."""
-    for name, called in ((PRODUCT, _product_called), (ATTENTION, _attention_called)):
-        ffi.register_ffi_target(name, ffi.pycapsule(called.address), platform="cpu")
+    ffi.register_ffi_target(TARGET, ffi.pycapsule(_called.address), platform="cpu")
     try:
         with jax.ensure_compile_time_eval():
             return bool((multiply(jnp.ones((5, 3)), jnp.ones((2, 3), jnp.float16)) == 3).all())
@@ -297,7 +365,7 @@ def multiply(
     x: Float[Array, "rows inputs"], weight: Float16[Array, "outputs inputs"]
 ) -> Float[Array, "rows outputs"]:
     """`x @ weight.T` in float32."""
-    return ffi.ffi_call(PRODUCT, _floats(x.shape[0], weight.shape[0]))(x, weight)
+    return ffi.ffi_call(TARGET, _floats(x.shape[0], weight.shape[0]))(x, weight)
 
 
 def attend(
@@ -312,7 +380,7 @@ def attend(
     slots = sum(store.keys.shape[-1] for store in stores)
     results = _floats(rows, dim), _floats(rows, slots), jax.ShapeDtypeStruct((rows,), jnp.int32)
     seen = jnp.stack([jnp.maximum(start, EMPTY + 1), index, *alike]).astype(jnp.int32)
-    return ffi.ffi_call(ATTENTION, results)(queries, seen, *(x for store in stores for x in store))[0]
+    return ffi.ffi_call(TARGET, results)(queries, seen, *(x for store in stores for x in store))[0]
 
 
 def _floats(*shape: int) -> jax.ShapeDtypeStruct:

@@ -18,7 +18,7 @@ TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
     {"config"},
-    {"positions", "cache", "kernels", "products"},
+    {"positions", "cache", "instructions", "kernels", "products"},
     {"attention"},
     {"model"},
     {"sampling"},
@@ -42,8 +42,8 @@ OWNERS = {
     "tensorboardX": ("training",),
     "note_seq": ("perceiver_ar.codecs",),
     "pretty_midi": ("perceiver_ar.codecs",),
-    "numba": ("perceiver_ar.kernels",),
-    "llvmlite": ("perceiver_ar.kernels",),
+    "numba": ("perceiver_ar.kernels", "perceiver_ar.instructions"),
+    "llvmlite": ("perceiver_ar.kernels", "perceiver_ar.instructions"),
     "sentencepiece": ("perceiver_ar.codecs.text", "training.data.text"),
     "apache_beam": ("training.data.beam",),
     "datasets": ("training.data.hub",),

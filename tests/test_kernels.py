@@ -1,8 +1,11 @@
 """What a single token is computed with on a CPU, against plain sums, and what there is where it does not run."""
 
+import hashlib
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +107,53 @@ def test_scores_far_apart_stay_finite(kernels) -> None:
     far = store._replace(keys=jnp.zeros_like(store.keys).at[0, 0].set(jnp.array([-1e4, 0.0, 1e4])))
     got = kernels.attend(jnp.eye(DIM)[:1], [far], jnp.int32(2), 0)
     np.testing.assert_allclose(got[0], store.values[0, 2], atol=1e-6)
+
+
+def test_two_runs_that_are_helped_at_once_get_what_each_gets_alone(kernels) -> None:
+    """Products and attention of many parts; a helper that were lost, or shared wrongly, would hang or mix them up."""
+    rng = np.random.default_rng(8)
+    weight = jnp.asarray(rng.standard_normal((1024, 256)), jnp.float16)
+    index = np.tile(np.arange(300), (3, 1))
+    store = entries(3, 4, index, 9)
+
+    @jax.jit
+    def compute(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(_, carry: tuple) -> tuple:
+            x, queries = carry
+            y = kernels.multiply(x, weight)
+            attended = kernels.attend(queries, [store], jnp.int32(250), 3)
+            return x + 1e-3 * y[:, :256], queries + attended
+
+        return jax.lax.fori_loop(0, 200, step, (x, x[:, :144].reshape(12, DIM)))
+
+    assert weight.size >= 2 * kernels.WEIGHTS
+    given = [jnp.asarray(rng.standard_normal((1, 256)), jnp.float32) for _ in range(2)]
+    alone = [jax.tree.map(np.asarray, compute(x)) for x in given]
+
+    def helped(x: jax.Array) -> list[tuple]:
+        found = []
+        for _ in range(10):
+            with kernels.helped():
+                found.append(jax.tree.map(np.asarray, compute(x)))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        for wanted, found in zip(alone, pool.map(helped, given), strict=True):
+            for got in found:
+                jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+def test_a_helper_goes_home_when_what_it_helped_failed(kernels) -> None:
+    with pytest.raises(ZeroDivisionError), kernels.helped():
+        _ = 1 / 0
+    if helper := kernels._helper():
+        helper.submit(int).result(timeout=60)
+
+
+def test_the_kernels_change_with_their_instructions(kernels) -> None:
+    """Or what was compiled of the instructions before would be used."""
+    digest = hashlib.sha256(Path(kernels.__file__).with_name("instructions.py").read_bytes()).hexdigest()
+    assert digest.startswith(kernels.INSTRUCTIONS)
 
 
 def test_only_matrices_stay_float16() -> None:
