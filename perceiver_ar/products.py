@@ -48,7 +48,8 @@ def product(
     if weight.dtype == jnp.float16:
         if x.shape[0] <= FEWER and (fast := kernels()):
             return fast.multiply(x, weight)
-        weight = weight.astype(jnp.float32)
+        # Tied to x, or XLA would widen all weights of a model at once, before the first of them is needed.
+        weight = weight.astype(jnp.float32) + 0 * x[0, 0]
     if x.shape[0] > FEW:
         return cast(Array, _product(x, weight, dtype))
     if x.shape[0] == 1:
