@@ -1,5 +1,8 @@
 """What values of a run and of an evaluation are refused, and what of odd ones works."""
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +18,15 @@ from training.__main__ import main
 from training.config import OptimConfig, Paths, Stage
 from training.data.copy_task import CopyTask
 from training.data.music import Music
-from training.devices import Cluster
+from training.devices import Cluster, mesh
 from training.loop import train
 from training.metrics import read_metrics
 from training.optim import optimiser
 from training.presets.copy_task_32 import TINY
+from training.state import Checkpoints, write_config
+from training.step import new_state
 
+ROOT = Path(__file__).parents[1]
 SHORT = replace(
     TINY,
     model=replace(TINY.model, width=32, dtype="bfloat16"),
@@ -55,6 +61,24 @@ SHORT = replace(
 def test_a_value_that_makes_no_run_is_refused(make: Callable, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_a_damaged_checkpoint_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """And by none of the stacks of what was still being read."""
+    for step in (1, 2):
+        kept = Checkpoints(tmp_path)
+        kept.save(new_state(SHORT)._replace(step=jnp.int32(step)), nll=1 / step)
+        kept.close()
+    write_config(SHORT, tmp_path)
+    for path in (tmp_path / "checkpoints/2/default/ocdbt.process_0/d").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    command = sys.executable, "-m", "training", "evaluate", str(tmp_path), "--split", "validation"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: the checkpoint of step 2 was made ")
+    assert f"or is damaged: then delete {tmp_path.resolve() / 'checkpoints/2'}" in line
+    shutil.rmtree(tmp_path / "checkpoints/2")
+    assert int(Checkpoints(tmp_path).read(SHORT, mesh(), fresh=False).step) == 1
 
 
 def test_weight_decay_leaves_norms_alone() -> None:

@@ -1,10 +1,14 @@
 """Saving and resuming a run, by orbax."""
 
+import gc
+import io
 import json
+import logging
 import math
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +26,8 @@ from training.step import State, new_state, placed_shapes
 CHECKPOINTS = "checkpoints"
 """Folder in a run's workdir."""
 VALIDATION = "validation_nll"
+WHILE_READING = 1.0
+"""Seconds without a word, after which all that was still read of a damaged checkpoint has failed."""
 BYTES = 4
 """Of a number in a checkpoint."""
 
@@ -88,14 +94,38 @@ class Checkpoints:
         if step is None:
             places = jax.tree.map(lambda x: x.sharding, wanted)
             return jax.jit(lambda: new_state(config), out_shardings=places)()
-        try:
-            restored = self._manager.restore(step, args=ocp.args.StandardRestore(wanted._asdict()))
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"the checkpoint of step {step} was made with another model or optimiser, or is damaged: then delete "
-                f"{self._folder / str(step)}, to go on from the one before"
-            ) from error
-        return State(**restored)
+        if restored := self._restored(step, wanted):
+            return restored
+        raise ValueError(
+            f"the checkpoint of step {step} was made with another model or optimiser, or is damaged: then delete "
+            f"{self._folder / str(step)}, to go on from the one before"
+        )
+
+    def _restored(self, step: int, wanted: State) -> State | None:
+        """The state that was saved at `step`; None if it is another one than `wanted`, or damaged."""
+        with redirect_stderr(io.StringIO()) as printed, _disabled(logging.getLogger("asyncio")):
+            try:
+                return State(**self._manager.restore(step, args=ocp.args.StandardRestore(wanted._asdict())))
+            except (MemoryError, jax.errors.JaxRuntimeError):
+                raise
+            except Exception:  # which orbax raises of damage
+                pass
+            # What orbax was reading beside it fails in threads of its own, and prints a stack for each.
+            lines = -1
+            while printed.tell() > lines:
+                lines = printed.tell()
+                time.sleep(WHILE_READING)
+                gc.collect()
+        return None
+
+
+@contextmanager
+def _disabled(logger: logging.Logger) -> Iterator[None]:
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def read_config(workdir: Path) -> TrainConfig:
