@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from perceiver_ar.cache import EMPTY, Entries
+from perceiver_ar.cache import EMPTY, MASKED, Entries
 from perceiver_ar.products import by_rows, kernels, matmul
 
 BLOCK = 128
@@ -28,8 +28,6 @@ SCORES_OFF_CPU = 1 << 27
 SPAN = 10
 """Most keys a query for which cuDNN's kernel is used: it computes what each token before the queries would see as well,
 and with more of them blocks take less time."""
-MASKED = -1e30
-"""Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
 
 class Partial(NamedTuple):

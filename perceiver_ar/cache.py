@@ -14,6 +14,8 @@ from perceiver_ar.config import ModelConfig
 
 EMPTY = -1
 """Index of a slot that holds nothing, or padding: never attended to."""
+MASKED = -1e30
+"""Score of a key that must not be seen: finite, so that a query with no keys yields numbers, not NaN."""
 
 
 class Entries(NamedTuple):

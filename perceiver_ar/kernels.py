@@ -25,7 +25,7 @@ from llvmlite.binding import get_host_cpu_features
 from numba import cfunc, njit
 from numba.np.numpy_support import carray
 
-from perceiver_ar.cache import EMPTY, Entries
+from perceiver_ar.cache import EMPTY, MASKED, Entries
 from perceiver_ar.instructions import add, board, exchanged, float_of, load, pointer, put, widened
 
 INSTRUCTIONS = "0398bf97e7e6"
@@ -45,7 +45,6 @@ METADATA, EXECUTE = 1, 3
 """The kind of a frame's extension that asks for the version, and the stage at which there is something to compute."""
 LOOSE = {"reassoc", "contract", "nsz", "arcp"}
 """Sums may be made in any order, or no loop of them could use a CPU's vectors."""
-MASKED = np.float32(-1e30)
 
 if platform.machine() not in {"arm64", "aarch64"} and not get_host_cpu_features().get("f16c"):
     raise ImportError("this CPU does not widen float16 itself, and LLVM would end the process for want of it")

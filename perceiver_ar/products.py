@@ -27,12 +27,10 @@ def kernels() -> ModuleType | None:
     """What a single token is computed with on a CPU (`kernels.py`); None elsewhere, and where it does not run."""
     if jax.default_backend() != "cpu":
         return None
+    # There may be no Numba for this Python, or nowhere for it to keep what it compiled.
     try:
         from perceiver_ar import kernels
-    except (
-        ImportError,
-        RuntimeError,
-    ):  # no Numba for this Python, or nowhere for it to keep what it compiled
+    except (ImportError, RuntimeError):
         return None
     return kernels if kernels.usable() else None
 
