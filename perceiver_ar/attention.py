@@ -58,6 +58,22 @@ def visible(
     return (index > EMPTY) & (index >= start) & (index <= query[None, :, None])
 
 
+def attend_whole(
+    queries: Float[Array, "rows queries dim"],
+    store: Entries,
+    index: Int[Array, "queries"],
+    start: Int[Array, ""] | int = 0,
+) -> Float[Array, "rows queries dim"]:
+    """Softmax attention of a whole sequence's last tokens to all of it: later keys are skipped, not masked.
+
+    What `attend` says of its arguments holds here too. Its derivative is written out, in reverse mode alone.
+    """
+    whole = isinstance(start, int) and start == 0 and store.keys.shape[-1] <= SPAN * queries.shape[1]
+    if whole and store.keys.dtype == jnp.bfloat16 and has_kernel(jax.devices()[0], queries.shape[-1]):
+        return fused(queries, store, "cudnn")
+    return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
+
+
 def attend(
     queries: Float[Array, "rows queries dim"],
     stores: list[Entries],
@@ -67,28 +83,23 @@ def attend(
     aligned: bool = False,
     alike: tuple[int, Int[Array, ""] | int] = (1, 0),
 ) -> Float[Array, "rows queries dim"]:
-    """Softmax attention of `queries`, already scaled, over all `stores` at once.
+    """Softmax attention of `queries`, already scaled, over all `stores` at once; it need have no derivative.
 
     Args:
         queries: rows are batch x heads, batch outermost. A store may have fewer rows by a whole factor:
             each of its examples then serves as many consecutive ones of the batch, and has an index row.
         index: where each query stands in the sequence; it sees entries with `start <= index <= its own`.
-        aligned: the queries are the last ones of the only store, so that later keys need not be computed. Its
-            derivative is written out, in reverse mode alone.
+        aligned: the queries are the last ones of the only store.
         alike: how many consecutive examples of the only store have the same in so many of their first slots, which
             then need to be read but once.
 
     Returns:
         The averages in float32; a query that sees nothing gets finite values of no meaning.
     """
+    if stores[0].keys.dtype == jnp.float32 and (fast := kernels()):
+        return fast.attend(queries, stores, index, start, alike)
     if aligned:
-        (store,) = stores
-        whole = isinstance(start, int) and start == 0 and store.keys.shape[-1] <= SPAN * queries.shape[1]
-        if whole and store.keys.dtype == jnp.bfloat16 and has_kernel(jax.devices()[0], queries.shape[-1]):
-            return fused(queries, store, "cudnn")
-        return _aligned(queries, *store, index, jnp.asarray(start, jnp.int32))
-    if queries.shape[1] == 1 and stores[0].keys.dtype == jnp.float32 and (fast := kernels()):
-        return fast.attend(queries[:, 0], stores, index[0], start, alike)[:, None]
+        return attend_whole(queries, stores[0], index, start)
     shares = [_over_store(queries, store, index, start, store.keys.shape[-1]) for store in stores]
     return reduce(Partial.merge, shares).average()[0]
 

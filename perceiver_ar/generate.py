@@ -23,8 +23,8 @@ from perceiver_ar.sampling import Lately, Sampling, Values, after, gumbel, refus
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
-PIECE = 128
-"""Tokens of the next refill, of all rows together, that one call computes once they are there."""
+WORK = 1 << 32
+"""Multiplications with weights in one piece of the next refill, which is computed once its tokens are there."""
 SMALLEST = 64
 """Fewest prefix slots; a shorter primer is padded, so that few shapes are ever compiled."""
 RING = 1024
@@ -51,6 +51,17 @@ def refilled(config: ModelConfig) -> int:
 def refill_room(config: ModelConfig) -> int:
     """New tokens between two refills."""
     return config.latents - refilled(config)
+
+
+def piece_of(config: ModelConfig, rows: int) -> int:
+    """Tokens a row of a piece of a refill: a half, a quarter ... of it, whichever is no more than `WORK`."""
+    weights = (
+        12 * config.width**2 * (config.layers + 1)
+    )  # four matrices of attention, and two that are four times as large
+    piece = refilled(config)
+    while piece > 1 and piece * rows * weights > WORK:
+        piece = (piece + 1) // 2
+    return piece
 
 
 def bucket(count: int, smallest: int, limit: int) -> int:
@@ -119,7 +130,7 @@ class _Run:
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.values()
         rows = jnp.arange(len(primers) * takes)
-        self.piece = max(PIECE // len(rows), 1)
+        self.piece = piece_of(self.config, len(rows))
         self.keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(rows)
         data = [np.count_nonzero(primer >= FIRST_DATA) for primer in primers]
         self.drawn = jnp.repeat(jnp.asarray(data, jnp.int32), takes)
@@ -142,7 +153,10 @@ class _Run:
         self.compiler: tuple[tuple[int, bool], Thread] | None = None
         self.room = self.config.latents - latents
         positions = self._positions(0, size)[::takes]
-        logits, cache = _prefill(self.model, tokens, positions, latents, self._start(self.full))
+        with self._helped():
+            logits, cache = jax.block_until_ready(
+                _prefill(self.model, tokens, positions, latents, self._start(self.full))
+            )
         self.logits = jnp.repeat(logits, takes, axis=0)
         self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
         self.coming: Latents | None = None
@@ -152,18 +166,22 @@ class _Run:
         """The next chunk: fewer tokens where the latents are full before."""
         if self.room == 0:
             self._turn()
+        else:
+            self._refill(wait=False)
         steps = min(self.chunk, self.room)
-        arguments, fast = self._arguments(self.cache, steps), kernels()
-        if fast:
-            jax.block_until_ready(self.cache)  # lest the helper waits on the core that a prefill could use
-        with fast.helped() if fast else contextlib.nullcontext():
-            self.cache, self.logits, self.lately, tokens, logits = _steps(*arguments)
+        with self._helped():
+            self.cache, self.logits, self.lately, tokens, logits = _steps(*self._arguments(self.cache, steps))
             tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
         self._compile_ahead()
-        self._refill(wait=False)
         return Chunk(tokens, np.asarray(logits)[:, :steps])
+
+    @staticmethod
+    def _helped() -> contextlib.AbstractContextManager:
+        """What is computed inside, and waited for, is shared with a second thread where there are kernels."""
+        fast = kernels()
+        return fast.helped() if fast else contextlib.nullcontext()
 
     @property
     def full(self) -> int:
@@ -186,9 +204,10 @@ class _Run:
                 self.coming = Latents.empty(self.config, len(self.history))
             at = self.ready - self.length + self.history.shape[1]
             tokens, positions = self.history[:, at : at + size], self._positions(self.ready, size)
-            logits, self.cache, self.coming = _refill(
-                self.model, self.cache, self.coming, tokens, positions, self.ready, start
-            )
+            with self._helped():
+                logits, self.cache, self.coming = jax.block_until_ready(
+                    _refill(self.model, self.cache, self.coming, tokens, positions, self.ready, start)
+                )
             self.ready += size
             if self.ready == self.full:
                 self.logits = logits

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from perceiver_ar import positions as where
-from perceiver_ar.attention import attend
+from perceiver_ar.attention import attend, attend_whole
 from perceiver_ar.cache import EMPTY, Cache, Entries, Latents
 from perceiver_ar.config import PAD, ModelConfig
 from perceiver_ar.products import kernels, product
@@ -242,9 +242,11 @@ class PerceiverAR(nnx.Module):
         positions = positions[:, -latents:]
         x = self._embed(tokens[:, -latents:], positions)
         queries = self.cross.queries(x, where.rotation(self.config, self.config.cross_heads, positions))
-        if cache is None or cache.recent is None:
-            attended = attend(queries, [new], order, 0 if cache is None else cache.start, aligned=True)
-            cache = None if cache is None else cache._replace(prefix=new)
+        if cache is None:
+            attended = attend_whole(queries, new, order)
+        elif cache.recent is None:
+            cache = cache._replace(prefix=new)
+            attended = attend(queries, [new], order, cache.start, aligned=True)
         else:
             cache = cache._replace(recent=cache.recent.append(new, cache.length - cache.origin))
             stores = [store for store in (cache.prefix, cache.recent) if store is not None]
@@ -275,7 +277,7 @@ class PerceiverAR(nnx.Module):
 
         def step(x: Array, layer: tuple[Block, Array]) -> tuple[Array, None]:
             block, number = layer
-            attended = attend(block.queries(x, by), [block.entries(x, by, index)], order, aligned=True)
+            attended = attend_whole(block.queries(x, by), block.entries(x, by, index), order)
             return block.finish(x, attended, _fold(key, number)), None
 
         unroll = UNROLL
@@ -291,7 +293,7 @@ class PerceiverAR(nnx.Module):
         alike = (x.shape[0] // examples if examples else 1), before.shared
         for block, (keys, values) in zip(self._blocks(), before.layers, strict=True):
             new = block.entries(x, by, index)
-            entries = Entries(keys, values, before.slots).append(new, before.filled)
+            entries = Entries(keys, values, before.slots).put(new, before.filled)
             first = cache.recent is None  # nothing but `new` is in the cache, and it need not be read back
             store = new if first else entries
             attended = attend(block.queries(x, by), [store], order, aligned=first, alike=alike)

@@ -1,6 +1,6 @@
 """Products with weights, in a chosen type, in the forms that a CPU computes fast.
 
-Weights may be float16, and those of a few rows are multiplied as they are where there are `kernels` for it.
+Weights may be float16, and are multiplied as they are where there are `kernels` for it.
 
 On a CPU with bfloat16 instructions XLA's product of two bfloat16 matrices is twice as fast as in float32, but only
 where it is asked for float32 sums and the left matrix is stored row by row. The derivative of a product gives it
@@ -18,19 +18,16 @@ from jaxtyping import Array, Float
 
 FEW = 64
 """Most rows for which reading the weights is a large part of a product: packed first, they would be read twice."""
-FEWER = 16
-"""Most rows that are multiplied by float16 weights as they are: more are faster on all cores, in float32."""
 
 
 @cache
 def kernels() -> ModuleType | None:
-    """What a single token is computed with on a CPU (`kernels.py`); None elsewhere, and where it does not run."""
+    """What continuations are computed with on a CPU (`kernels.py`); None elsewhere, and where it does not run."""
     if jax.default_backend() != "cpu":
         return None
-    # There may be no Numba for this Python, or nowhere for it to keep what it compiled.
     try:
         from perceiver_ar import kernels
-    except (ImportError, RuntimeError):
+    except ImportError:  # there may be no LLVM for this Python
         return None
     return kernels if kernels.usable() else None
 
@@ -43,11 +40,8 @@ def product(
     For a few rows most of the time goes into reading the weights, and rounding these would only add to it: they are
     multiplied as they are.
     """
-    if weight.dtype == jnp.float16:
-        if x.shape[0] <= FEWER and (fast := kernels()):
-            return fast.multiply(x, weight)
-        # Tied to x, or XLA would widen all weights of a model at once, before the first of them is needed.
-        weight = weight.astype(jnp.float32) + 0 * x[0, 0]
+    if weight.dtype == jnp.float16 and (fast := kernels()):
+        return fast.multiply(x, weight)
     if x.shape[0] > FEW:
         return cast(Array, _product(x, weight, dtype))
     if x.shape[0] == 1:

@@ -17,14 +17,13 @@ ROOT = Path(__file__).parents[1]
 TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
-    {"config"},
-    {"positions", "cache", "instructions", "kernels", "products"},
+    {"config", "registry"},
+    {"positions", "cache", "vectors", "loops", "compiler", "machine_code", "kernels", "products"},
     {"attention"},
     {"model"},
     {"sampling"},
     {"codecs", "soundstream"},
     {"generate"},
-    {"registry"},
     {"checkpoint"},
     {"continuation", "render", "soundbank", "report"},
     {"cli", "__main__"},
@@ -42,8 +41,7 @@ OWNERS = {
     "tensorboardX": ("training",),
     "note_seq": ("perceiver_ar.codecs",),
     "pretty_midi": ("perceiver_ar.codecs",),
-    "numba": ("perceiver_ar.kernels", "perceiver_ar.instructions"),
-    "llvmlite": ("perceiver_ar.kernels", "perceiver_ar.instructions"),
+    "llvmlite": ("perceiver_ar.compiler", "perceiver_ar.loops", "perceiver_ar.vectors"),
     "sentencepiece": ("perceiver_ar.codecs.text", "training.data.text"),
     "apache_beam": ("training.data.beam",),
     "datasets": ("training.data.hub",),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from perceiver_ar import attention
-from perceiver_ar.attention import attend, attend_reference, fused, has_kernel, visible
+from perceiver_ar.attention import attend, attend_reference, attend_whole, fused, has_kernel, visible
 from perceiver_ar.cache import EMPTY, Entries
 
 DIM = 8
@@ -34,14 +34,29 @@ def padded(slots: int, *pads: int) -> np.ndarray:
     return np.stack([np.where(np.arange(slots) < pad, EMPTY, np.arange(slots)) for pad in pads])
 
 
-@pytest.fixture(params=["default", "small blocks", "small blocks in turn"])
-def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Blocks as they are, and so small that 300 slots need several of each kind, the last ones ragged."""
-    if request.param != "default":
+BLOCKS = ["default", "small blocks", "small blocks in turn"]
+
+
+def cut(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let blocks be as they are, or so small that 300 slots need several of each kind, the last ones ragged."""
+    monkeypatch.setattr(attention, "kernels", lambda: None)
+    if how != "default":
         monkeypatch.setattr(attention, "BLOCK", 48)
-    if request.param == "small blocks in turn":
+    if how == "small blocks in turn":
         monkeypatch.setattr(attention, "SCORES", 64)
-    return request.param
+
+
+@pytest.fixture(params=BLOCKS)
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way that has a derivative."""
+    cut(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["kernels", *BLOCKS])
+def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way there is."""
+    if request.param != "kernels":
+        cut(request.param, monkeypatch)
 
 
 def jitted(q: jax.Array, stores: list[Entries], index: jax.Array, start: int = 0, *, aligned: bool = False):
@@ -68,7 +83,7 @@ def test_weights_follow_a_literal_mask() -> None:
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
     values = np.random.default_rng(2).normal(size=(1, 4, DIM)).astype(np.float32)
     flat = Entries(jnp.zeros((1, DIM, 4)), jnp.asarray(values), jnp.arange(4)[None])
-    got = attend(queries(1, 3), [flat], jnp.array([1, 2, 3]), aligned=True)
+    got = attend_whole(queries(1, 3), flat, jnp.array([1, 2, 3]))
     np.testing.assert_allclose(
         got[0], mask / mask.sum(axis=1, keepdims=True) @ values[0], rtol=1e-5, atol=1e-6
     )
@@ -81,7 +96,7 @@ def assert_gradients_close(mine: jax.Array, wanted: jax.Array) -> None:
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize(("slots", "count"), [(300, 100), (257, 257), (5, 1)])
-def test_attend_equals_the_reference(blocks: str, slots: int, count: int, *, aligned: bool) -> None:
+def test_attend_equals_the_reference(ways: None, slots: int, count: int, *, aligned: bool) -> None:
     entries, q = store(4, padded(slots, 0, 2)), queries(4, count)
     index = jnp.arange(slots - count, slots)
     got = np.asarray(jitted(q, [entries], index, aligned=aligned))
@@ -93,13 +108,13 @@ def test_attend_equals_the_reference(blocks: str, slots: int, count: int, *, ali
 
 
 @pytest.mark.parametrize(("slots", "count", "pad"), [(300, 100, 2), (257, 257, 0), (180, 50, 70), (5, 1, 2)])
-def test_gradients_equal_those_of_the_reference(blocks: str, slots: int, count: int, pad: int) -> None:
+def test_gradients_equal_those_of_the_reference(blocks: None, slots: int, count: int, pad: int) -> None:
     entries, q = store(4, padded(slots, 0, pad)), queries(4, count)
     index = jnp.arange(slots - count, slots)
     weight = jax.random.normal(jax.random.key(5), q.shape)
 
     def fast(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-        return (weight * attend(q, [Entries(keys, values, entries.index)], index, aligned=True)).sum()
+        return (weight * attend_whole(q, Entries(keys, values, entries.index), index)).sum()
 
     def plain(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         return (weight * attend_reference(q, Entries(keys, values, entries.index), index)).sum()
@@ -111,7 +126,7 @@ def test_gradients_equal_those_of_the_reference(blocks: str, slots: int, count: 
         assert_gradients_close(mine, reference)
 
 
-def test_the_window_starts_where_it_is_told(blocks: str) -> None:
+def test_the_window_starts_where_it_is_told(ways: None) -> None:
     entries, q, index = store(4, padded(300, 0, 3)), queries(4, 99), jnp.arange(201, 300)
     got = jitted(q, [entries], index, 150, aligned=True)
     np.testing.assert_allclose(got, attend_reference(q, entries, index, 150), atol=2e-6)
@@ -119,7 +134,7 @@ def test_the_window_starts_where_it_is_told(blocks: str) -> None:
     np.testing.assert_allclose(got, attend_reference(q, kept, index), atol=2e-6)
 
 
-def test_two_stores_are_one_longer_store(blocks: str) -> None:
+def test_two_stores_are_one_longer_store(ways: None) -> None:
     whole, q, index = store(4, padded(300, 0, 200)), queries(4, 9), jnp.arange(291, 300)
     cuts = [slice(0, 170), slice(170, 171), slice(171, 300)]
     stores = [Entries(whole.keys[:, :, cut], whole.values[:, cut], whole.index[:, cut]) for cut in cuts]
@@ -127,14 +142,14 @@ def test_two_stores_are_one_longer_store(blocks: str) -> None:
         np.testing.assert_allclose(jitted(q, order, index), attend_reference(q, whole, index), atol=2e-6)
 
 
-def test_one_index_row_serves_all_examples_that_are_not_padded(blocks: str) -> None:
+def test_one_index_row_serves_all_examples_that_are_not_padded(ways: None) -> None:
     q, index = queries(6, 4), jnp.arange(296, 300)
     one, each = store(6, padded(300, 0)), store(6, padded(300, 0, 0, 0))
     np.testing.assert_allclose(jitted(q, [one], index), attend_reference(q, each, index), atol=2e-6)
 
 
 @pytest.mark.parametrize("pads", [(0,), (0, 40)], ids=["one example", "two padded examples"])
-def test_takes_share_a_prefix_as_if_each_had_a_copy(blocks: str, pads: tuple[int, ...]) -> None:
+def test_takes_share_a_prefix_as_if_each_had_a_copy(ways: None, pads: tuple[int, ...]) -> None:
     heads, takes = 2, 3
     rows = len(pads) * takes * heads
     prefix, q, index = store(len(pads) * heads, padded(300, *pads)), queries(rows, 5), jnp.arange(305, 310)
@@ -154,7 +169,7 @@ def test_takes_share_a_prefix_as_if_each_had_a_copy(blocks: str, pads: tuple[int
     np.testing.assert_allclose(got, attend_reference(q, whole, index), atol=2e-6)
 
 
-def test_gradients_equal_the_references(blocks: str) -> None:
+def test_gradients_equal_the_references(blocks: None) -> None:
     entries, q, index = store(4, padded(300, 0, 5)), queries(4, 100), jnp.arange(200, 300)
     weight = queries(4, 100)[::-1]
 
@@ -162,7 +177,7 @@ def test_gradients_equal_the_references(blocks: str) -> None:
         def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
             part = Entries(keys, values, entries.index)
             if fast:
-                return (weight * attend(q, [part], index, aligned=True)).sum()
+                return (weight * attend_whole(q, part, index)).sum()
             return (weight * attend_reference(q, part, index)).sum()
 
         return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
@@ -174,19 +189,19 @@ def test_gradients_equal_the_references(blocks: str) -> None:
 
 def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:
     entries = store(2, np.full((1, 6), EMPTY))
-    total, gradient = jax.value_and_grad(lambda q: attend(q, [entries], jnp.arange(3)).sum())(queries(2, 3))
+    total, gradient = jax.value_and_grad(lambda q: attend_whole(q, entries, jnp.arange(3)).sum())(
+        queries(2, 3)
+    )
     assert np.isfinite(total) and np.isfinite(gradient).all()
 
 
-def test_a_query_that_sees_nothing_changes_no_gradient(blocks: str) -> None:
+def test_a_query_that_sees_nothing_changes_no_gradient(blocks: None) -> None:
     """The first 40 of 60 latents are padding: what comes of them is finite, and nobody's gradient but zero's."""
     entries, q, index = store(2, padded(100, 80)), queries(2, 60), jnp.arange(40, 100)
 
     def gradients(q: jax.Array, index: jax.Array) -> tuple[jax.Array, ...]:
         def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-            return jnp.square(
-                attend(q, [Entries(keys, values, entries.index)], index, aligned=True)[:, -20:]
-            ).sum()
+            return jnp.square(attend_whole(q, Entries(keys, values, entries.index), index)[:, -20:]).sum()
 
         return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
 
@@ -224,7 +239,7 @@ def test_a_gpus_kernel_is_not_used_for_few_queries(
     monkeypatch.setattr(attention, "fused", lambda queries, *_: asked.append(True) or queries)
     made = store(6, padded(prefix + 24, 0, 0, 0))
     entries = Entries(made.keys.astype(jnp.bfloat16), made.values.astype(jnp.bfloat16), made.index)
-    attend(queries(6, 24), [entries], jnp.arange(prefix, prefix + 24), aligned=True)
+    attend_whole(queries(6, 24), entries, jnp.arange(prefix, prefix + 24))
     assert bool(asked) == used
 
 
@@ -237,7 +252,7 @@ def test_a_gpus_kernel_gives_the_same_with_its_gradients(prefix: int) -> None:
 
     def value(kernel: bool, q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
         mine = Entries(keys, values, entries.index)
-        found = fused(q, mine, "xla") if kernel else attend(q, [mine], index, aligned=True)
+        found = fused(q, mine, "xla") if kernel else attend_whole(q, mine, index)
         return (weight * jnp.where(seen, found, 0)).sum()
 
     parts = q, entries.keys, entries.values
@@ -258,7 +273,7 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(prefix: int) -> None:
     def gradients(dtype: str) -> tuple[jax.Array, ...]:
         def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
             rounded = Entries(keys.astype(dtype), values.astype(dtype), entries.index)
-            return jnp.square(attend(q, [rounded], index, aligned=True)).sum()
+            return jnp.square(attend_whole(q, rounded, index)).sum()
 
         return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
 
@@ -270,7 +285,7 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(prefix: int) -> None:
 MEMORY = r"""
 import re, pathlib
 import jax, jax.numpy as jnp
-from perceiver_ar.attention import attend
+from perceiver_ar.attention import attend_whole
 from perceiver_ar.cache import Entries
 
 def peak():  # not getrusage: what it says begins with the parent's peak
@@ -278,7 +293,7 @@ def peak():  # not getrusage: what it says begins with the parent's peak
 
 def loss(queries, keys, values):
     store = Entries(keys, values, jnp.arange(131072)[None])
-    return jnp.square(attend(queries, [store], jnp.arange(131072 - 1024, 131072), aligned=True)).sum()
+    return jnp.square(attend_whole(queries, store, jnp.arange(131072 - 1024, 131072))).sum()
 
 shapes = (2, 1024, 16), (2, 16, 131072), (2, 131072, 16)
 arguments = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]

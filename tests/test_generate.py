@@ -25,7 +25,7 @@ CODEC = ToyCodec()
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Primers are padded to a few short lengths, and most refills come in two pieces, of one token and of three."""
     monkeypatch.setattr(generation, "SMALLEST", 4)
-    monkeypatch.setattr(generation, "PIECE", 3)
+    monkeypatch.setattr(generation, "piece_of", lambda config, rows: max(3 // rows, 1))
 
 
 def primer(count: int, seed: int = 0) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_a_refill_is_spread_over_the_second_half_of_the_tokens_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No chunk of 2 tokens waits for more than 4 of the 16, none for any of it in the first half."""
-    monkeypatch.setattr(generation, "PIECE", 2)
+    monkeypatch.setattr(generation, "piece_of", lambda config, rows: max(2 // rows, 1))
     sizes: list[int] = []
     refill = generation._refill
 
@@ -126,7 +126,7 @@ def test_a_refill_is_spread_over_the_second_half_of_the_tokens_before_it(
         next(chunks)
         spread.append(sum(sizes))
         sizes.clear()
-    assert spread == [0, 0, 2, 4, 4, 4, 2, 0, 0, 0, 2, 4, 4, 4, 2]
+    assert spread == [0, 0, 0, 2, 4, 4, 4, 2, 0, 0, 0, 2, 4, 4, 4]
 
 
 def _wait_for_compilers() -> None:

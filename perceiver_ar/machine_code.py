@@ -1,0 +1,139 @@
+"""Machine code of the loops: compiled once, kept in the user's cache folder, and loaded from there without LLVM.
+
+LLVM takes a second for them, and memory that a process never gives back. Code that may lie anywhere in memory leaves
+one thing open, 64 bit addresses of its own parts, so loading it takes a page; elsewhere LLVM compiles at each start.
+"""
+
+import ctypes
+import hashlib
+import mmap
+import os
+import platform
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_ar.registry import user_cache
+
+HELP, BEGIN, END = 1, 2, 3
+"""What `loops.called` is asked for in place of a frame, which no address is: to help, from when, and until when."""
+Function = Callable[[int], int]
+SOURCES = ("compiler.py", "loops.py", "machine_code.py", "vectors.py")
+SYMBOLS, RELOCATIONS = 2, 4
+"""Types of sections of an ELF object (System V ABI, AMD64 supplement) ..."""
+WRITTEN, PLACED = 1, 2
+"""... and their flags: data that changes, and what has a place in memory at all."""
+ADDRESS = 1
+"""The kind of a relocation that asks for a symbol's address, 64 bits of it."""
+EMPTY = 8
+"""The type of a section that is nought, and not in the file."""
+SECTION = np.dtype(
+    [(name, "u4") for name in ("name", "type")]
+    + [(name, "u8") for name in ("flags", "address", "offset", "size")]
+    + [(name, "u4") for name in ("link", "info")]
+    + [(name, "u8") for name in ("align", "each")]
+)
+SYMBOL = np.dtype(
+    [("name", "u4"), ("info", "u1"), ("other", "u1"), ("section", "u2"), ("value", "u8"), ("size", "u8")]
+)
+RELOCATION = np.dtype([("offset", "u8"), ("kind", "u4"), ("symbol", "u4"), ("addend", "i8")])
+
+
+def function(name: str) -> Function:
+    """The compiled function of a word that has this name in `loops`.
+
+    Raises:
+        ImportError: there is no LLVM for this machine, or the CPU lacks what the loops need.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        from perceiver_ar import compiler, loops
+
+        return compiler.compiled(loops.written(), name)
+    path = user_cache("kernels", _key())
+    if (code := _kept(path)) is None:
+        from perceiver_ar import compiler, loops
+
+        code = compiler.object_code(loops.written())
+        with suppress(OSError):  # no home to write to: it compiles every time
+            _keep(path, code)
+    return _placed(code, name)
+
+
+def _key() -> str:
+    """What the code depends on: its source, the compiler, and the CPU."""
+    digest = hashlib.sha256(version("llvmlite").encode())
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    for what in ("model name", "flags"):
+        digest.update(next((line for line in lines if line.startswith(what)), "").encode())
+    return digest.hexdigest()[:32]
+
+
+def _kept(path: Path) -> bytes | None:
+    """What `_keep` has kept; None where there is nothing, or where it is damaged."""
+    try:
+        digest, code = (content := path.read_bytes())[:32], content[32:]
+    except OSError:
+        return None
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _keep(path: Path, code: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_bytes(hashlib.sha256(code).digest() + code)
+    new.replace(path)
+
+
+def _placed(code: bytes, name: str) -> Function:
+    """The function of that name in an ELF object, which gets a place in memory."""
+    begin, count = int(np.frombuffer(code, "u8", 1, 0x28)[0]), int(np.frombuffer(code, "u2", 1, 0x3C)[0])
+    sections = np.frombuffer(code, SECTION, count, begin)
+    places, size = {}, 0
+    fixed = [n for n, one in enumerate(sections) if one["flags"] & PLACED and not one["flags"] & WRITTEN]
+    written = [n for n, one in enumerate(sections) if one["flags"] & PLACED and one["flags"] & WRITTEN]
+    for part in (fixed, written):
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        end_of_fixed = size  # of the first part, once the second begins
+        for n in part:
+            align = max(int(sections[n]["align"]), 1)
+            places[n] = -(-size // align) * align
+            size = places[n] + int(sections[n]["size"])
+    memory = mmap.mmap(-1, size)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for n, place in places.items():
+        if sections[n]["type"] != EMPTY:
+            at, length = int(sections[n]["offset"]), int(sections[n]["size"])
+            memory[place : place + length] = code[at : at + length]
+    table = next(one for one in sections if one["type"] == SYMBOLS)
+    symbols = np.frombuffer(code, SYMBOL, int(table["size"]) // SYMBOL.itemsize, int(table["offset"]))
+    for one in sections:
+        if one["type"] == RELOCATIONS and int(one["info"]) in places:
+            entries = np.frombuffer(
+                code, RELOCATION, int(one["size"]) // RELOCATION.itemsize, int(one["offset"])
+            )
+            for entry in entries:
+                symbol = symbols[entry["symbol"]]
+                if entry["kind"] != ADDRESS:
+                    raise ImportError(f"the kernels ask for a relocation of kind {entry['kind']}")
+                address = base + places[int(symbol["section"])] + int(symbol["value"]) + int(entry["addend"])
+                at = places[int(one["info"])] + int(entry["offset"])
+                memory[at : at + 8] = address.to_bytes(8, "little")
+    strings = sections[int(table["link"])]
+    names = code[int(strings["offset"]) :]
+    symbol = next(one for one in symbols if names[one["name"] :].startswith(name.encode() + b"\0"))
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.mprotect(
+        ctypes.c_void_p(base), ctypes.c_size_t(end_of_fixed), mmap.PROT_READ | mmap.PROT_EXEC
+    ):
+        raise ImportError("this system does not let a program run what it compiled")
+    placed = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(
+        base + places[int(symbol["section"])] + int(symbol["value"])
+    )
+    placed.memory = memory  # type: ignore[attr-defined]
+    return placed

@@ -1,0 +1,72 @@
+"""Code of the loops that is kept and placed in memory by ourselves, beside what LLVM makes of them at each start."""
+
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import ffi
+
+from perceiver_ar import compiler, kernels, loops, machine_code
+
+here = pytest.mark.skipif(
+    sys.platform != "linux" or machine_code.platform.machine() != "x86_64",
+    reason="LLVM places it itself here",
+)
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count on a compiler that is not there."""
+
+    def compile_again(*_: object) -> bytes:
+        raise AssertionError("it was compiled again")
+
+    monkeypatch.setattr(compiler, "object_code", compile_again)
+
+
+@here
+def test_code_is_compiled_once_and_a_damaged_file_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = compiler.object_code(loops.written())
+    monkeypatch.setattr(machine_code, "user_cache", tmp_path.joinpath)
+    monkeypatch.setattr(compiler, "object_code", lambda _: code)
+    machine_code.function("called")
+    (kept,) = (tmp_path / "kernels").iterdir()
+    forget(monkeypatch)
+    machine_code.function("called")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    with pytest.raises(AssertionError, match="compiled again"):
+        machine_code.function("called")
+
+
+@here
+def test_where_nothing_can_be_kept_it_is_compiled_each_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(machine_code, "user_cache", lambda *parts: tmp_path.joinpath("file", *parts))
+    assert machine_code.function("called")(machine_code.END) == 0
+
+
+@here
+def test_a_relocation_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compiler.object_code(loops.written())
+    monkeypatch.setattr(machine_code, "ADDRESS", 2)
+    with pytest.raises(ImportError, match="relocation"):
+        machine_code._placed(code, "called")
+
+
+def test_llvm_itself_places_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does on other systems."""
+    monkeypatch.setattr(machine_code.platform, "machine", lambda: "another")
+    other = machine_code.function("called")
+    assert not hasattr(other, "memory")
+    ffi.register_ffi_target("placed_by_llvm", ffi.pycapsule(other), platform="cpu")
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((3, 70)), jnp.float32)
+    weight = jnp.asarray(rng.standard_normal((9, 70)), jnp.float16)
+    ours = np.asarray(kernels.multiply(x, weight))
+    monkeypatch.setattr(kernels, "TARGET", "placed_by_llvm")
+    np.testing.assert_array_equal(kernels.multiply(x, weight), ours)
