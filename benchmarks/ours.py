@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -13,13 +13,14 @@ from benchmarks.contest import Measurement, Shape, serve
 from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import FIRST_DATA, ModelConfig
+from perceiver_ar.continuation import keep_compiled_programs
 from perceiver_ar.generate import generate, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
-from training import devices
-from training.config import OptimConfig, Stage, TrainConfig
-from training.data.copy_task import CopyTask
-from training.data.crops import Batch, Crop, batch_of
-from training.step import State, make_score, make_step, new_state
+
+if TYPE_CHECKING:
+    from training.config import OptimConfig
+    from training.data.crops import Batch
+    from training.step import State
 
 
 def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
@@ -64,6 +65,7 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
     first `chunk`, with what of a refill falls among them. Generation then goes on until the refilled latents are in
     use; the pause is by how much the chunk that was waited for longest exceeds the median.
     """
+    keep_compiled_programs()  # as the command line and the page do
     if shape.name == "piano":
         pretrained = load(shape.name)
         model, codec = pretrained.model, pretrained.codec
@@ -101,9 +103,16 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
 
 
 def trainer(
-    model: ModelConfig, shape: Shape, optim: OptimConfig
-) -> tuple[Callable, State, Callable[[np.ndarray], Batch]]:
+    model: ModelConfig, shape: Shape, optim: "OptimConfig"
+) -> "tuple[Callable, State, Callable[[np.ndarray], Batch]]":
     """The jitted step, a fresh state, and what makes a batch of windows (examples, context + 1)."""
+    # Here, since who generates has none of it in memory.
+    from training import devices
+    from training.config import Stage, TrainConfig
+    from training.data.copy_task import CopyTask
+    from training.data.crops import Crop, batch_of
+    from training.step import make_step, new_state
+
     stage, domain = Stage(1.0, shape.context, shape.batch), CopyTask(symbols=shape.vocab - FIRST_DATA)
     config, mesh = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=optim), devices.mesh()
 
@@ -116,6 +125,8 @@ def trainer(
 
 def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measurement]:
     """Latents (predicted tokens) a second and seconds a step, of `steps` steps on one random batch."""
+    from training.config import OptimConfig
+
     step, state, batch_of_windows = trainer(model, shape, OptimConfig(name="adam"))
     size = (shape.batch, shape.context + 1)
     batch = batch_of_windows(np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size))
@@ -135,6 +146,9 @@ def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measu
 
 def learning(model: ModelConfig, shape: Shape, task: dict[str, Any]) -> Callable[[], Measurement]:
     """The next steps on a run's windows: mean loss, NLL of held-out windows behind them, latents a second."""
+    from training.config import OptimConfig
+    from training.step import make_score
+
     optim = OptimConfig(name="adam", rate=task["rate"], warmup=task["warmup"], z_loss=0.0)
     step, state, batch = trainer(model, shape, optim)
     nll, held_out = make_score(model), batch(np.load(task["held_out"]))

@@ -6,7 +6,7 @@ Tokens in, tokens out; music and files are other modules' business.
 import contextlib
 from collections.abc import Generator
 from functools import partial
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from perceiver_ar import memory
 from perceiver_ar.cache import Cache, Latents
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
 from perceiver_ar.model import PerceiverAR
-from perceiver_ar.products import kernels
+from perceiver_ar.products import helped
 from perceiver_ar.sampling import Lately, Sampling, Values, after, gumbel, refused, sample
 
 CHUNK = 32
@@ -126,7 +127,7 @@ class _Run:
         seed: int,
         chunk: int,
     ) -> None:
-        self.chunk, self.closed = chunk, False
+        self.chunk, self.closed = chunk, Event()
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.values()
         rows = jnp.arange(len(primers) * takes)
@@ -153,7 +154,7 @@ class _Run:
         self.compiler: tuple[tuple[int, bool], Thread] | None = None
         self.room = self.config.latents - latents
         positions = self._positions(0, size)[::takes]
-        with self._helped():
+        with helped():
             logits, cache = jax.block_until_ready(
                 _prefill(self.model, tokens, positions, latents, self._start(self.full))
             )
@@ -169,19 +170,13 @@ class _Run:
         else:
             self._refill(wait=False)
         steps = min(self.chunk, self.room)
-        with self._helped():
+        with helped():
             self.cache, self.logits, self.lately, tokens, logits = _steps(*self._arguments(self.cache, steps))
             tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
         self._compile_ahead()
         return Chunk(tokens, np.asarray(logits)[:, :steps])
-
-    @staticmethod
-    def _helped() -> contextlib.AbstractContextManager:
-        """What is computed inside, and waited for, is shared with a second thread where there are kernels."""
-        fast = kernels()
-        return fast.helped() if fast else contextlib.nullcontext()
 
     @property
     def full(self) -> int:
@@ -204,7 +199,7 @@ class _Run:
                 self.coming = Latents.empty(self.config, len(self.history))
             at = self.ready - self.length + self.history.shape[1]
             tokens, positions = self.history[:, at : at + size], self._positions(self.ready, size)
-            with self._helped():
+            with helped():
                 logits, self.cache, self.coming = jax.block_until_ready(
                     _refill(self.model, self.cache, self.coming, tokens, positions, self.ready, start)
                 )
@@ -284,11 +279,13 @@ class _Run:
             programs.append((_refill, given))
         programs = [(program, jax.tree.map(_abstract, given)) for program, given in programs]
 
-        def compile_all() -> None:
+        def compile_all(closed: Event = self.closed) -> None:  # and not all that the run holds
+            memory.give_back()  # of what the first programs took
             with contextlib.suppress(Exception):  # who needs the program meets the same error, and handles it
                 for program, given in programs:
-                    if not self.closed:
+                    if not closed.is_set():
                         program.lower(*given).compile()
+            memory.give_back()
 
         self.compiled.add(shape)
         self.compiler = shape, Thread(target=compile_all, name="compile")
@@ -296,7 +293,8 @@ class _Run:
 
     def close(self) -> None:
         """Nothing more will be needed."""
-        self.closed = True
+        self.closed.set()
+        memory.give_back()
 
     def _arguments(self, cache: Cache, steps: int) -> tuple:
         """What `_steps` takes for the next `steps` tokens."""

@@ -21,26 +21,33 @@ from perceiver_ar.cache import EMPTY, Entries
 from perceiver_ar.machine_code import BEGIN, END, HELP
 
 TARGET = "perceiver_ar"
+THREADS = 4
+"""Most that compute one call together."""
 _CALLED = machine_code.function("called")
 
 
 @cache
-def _helper() -> ThreadPoolExecutor | None:
-    """The second thread; None where there is one core."""
+def _helpers() -> int:
+    """How many threads help: one for each other core, up to a number."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(1, "kernels") if cores > 1 else None
+    return min(cores, THREADS) - 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(_helpers(), 1), "kernels")
 
 
 @contextmanager
 def helped() -> Iterator[None]:
-    """A second thread takes parts of what is computed inside; it waits for them busily, since they are short."""
-    helper = _helper()
-    if helper is None:
+    """Other threads take parts of what is computed inside; they wait for them busily, since these are short."""
+    if not _helpers():
         yield
         return
     _CALLED(BEGIN)
     try:
-        helper.submit(_CALLED, HELP)
+        for _ in range(_helpers()):
+            _pool().submit(_CALLED, HELP)
         yield
     finally:
         _CALLED(END)

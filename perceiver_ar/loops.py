@@ -26,7 +26,7 @@ AHEAD = 8
 SLOTS = 512
 """Of keys and values that are attended to before the next: 256 KiB of 64 channels, which the second cache holds."""
 WORK, DONE, FRAME, PARTS, BUSY, HELPED = 0, 8, 16, 17, 24, 32
-"""Words of the board on which two threads share a call; those that both write lie in cache lines of their own."""
+"""Words of the board on which threads share a call; those that several write lie in cache lines of their own."""
 VERSION = 0, 3
 """Of the interface that is written here."""
 METADATA, EXECUTE = 1, 3
@@ -332,7 +332,7 @@ def _work(module: ir.Module, compute: Code) -> Code:
 
 
 class _Board:
-    """Words that two threads share."""
+    """Words that threads share."""
 
     def __init__(self, code: Code) -> None:
         self.code, self.address = code, code.static("board", 64)

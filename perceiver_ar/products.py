@@ -7,6 +7,7 @@ where it is asked for float32 sums and the left matrix is stored row by row. The
 neither, so this one is written out.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 from types import ModuleType
 from typing import cast
@@ -30,6 +31,11 @@ def kernels() -> ModuleType | None:
     except ImportError:  # there may be no LLVM for this Python
         return None
     return kernels if kernels.usable() else None
+
+
+def helped() -> AbstractContextManager:
+    """What is computed inside, and waited for, is shared with other threads where there are kernels."""
+    return fast.helped() if (fast := kernels()) else nullcontext()
 
 
 def product(

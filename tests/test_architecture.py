@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
-    {"config", "registry"},
+    {"config", "memory", "registry"},
     {"positions", "cache", "vectors", "loops", "compiler", "machine_code", "kernels", "products"},
     {"attention"},
     {"model"},

@@ -144,8 +144,8 @@ def test_two_runs_that_are_helped_at_once_get_what_each_gets_alone(kernels) -> N
 def test_a_helper_goes_home_when_what_it_helped_failed(kernels) -> None:
     with pytest.raises(ZeroDivisionError), kernels.helped():
         _ = 1 / 0
-    if helper := kernels._helper():
-        helper.submit(int).result(timeout=60)
+    if kernels._helpers():
+        kernels._pool().submit(int).result(timeout=60)
 
 
 def test_only_matrices_stay_float16() -> None:
