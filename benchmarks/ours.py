@@ -116,7 +116,7 @@ def trainer(
     stage, domain = Stage(1.0, shape.context, shape.batch), CopyTask(symbols=shape.vocab - FIRST_DATA)
     config, mesh = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=optim), devices.mesh()
 
-    def batch(windows: np.ndarray) -> Batch:
+    def batch(windows: np.ndarray) -> "Batch":
         crops = [Crop(window.astype(np.int32), shape.latents) for window in windows]
         return devices.spread(batch_of(crops, domain.codec, shape.context, shape.latents), mesh)
 

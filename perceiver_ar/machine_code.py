@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +65,18 @@ def function(name: str) -> Function:
 
 
 def _key() -> str:
-    """What the code depends on: its source, the compiler, and the CPU."""
+    """What the code depends on: its source, the compiler, and the CPU.
+
+    Raises:
+        ImportError: the system does not say which CPU it is.
+    """
     digest = hashlib.sha256(version("llvmlite").encode())
     for name in SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ImportError("without /proc nothing says which CPU this is") from error
     for what in ("model name", "flags"):
         digest.update(next((line for line in lines if line.startswith(what)), "").encode())
     return digest.hexdigest()[:32]
@@ -94,46 +102,52 @@ def _placed(code: bytes, name: str) -> Function:
     """The function of that name in an ELF object, which gets a place in memory."""
     begin, count = int(np.frombuffer(code, "u8", 1, 0x28)[0]), int(np.frombuffer(code, "u2", 1, 0x3C)[0])
     sections = np.frombuffer(code, SECTION, count, begin)
-    places, size = {}, 0
-    fixed = [n for n, one in enumerate(sections) if one["flags"] & PLACED and not one["flags"] & WRITTEN]
-    written = [n for n, one in enumerate(sections) if one["flags"] & PLACED and one["flags"] & WRITTEN]
-    for part in (fixed, written):
-        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        end_of_fixed = size  # of the first part, once the second begins
-        for n in part:
-            align = max(int(sections[n]["align"]), 1)
-            places[n] = -(-size // align) * align
-            size = places[n] + int(sections[n]["size"])
+
+    def table(section: Any, kind: np.dtype) -> np.ndarray:
+        return np.frombuffer(code, kind, int(section["size"]) // kind.itemsize, int(section["offset"]))
+
+    places, fixed, size = _layout(sections)
     memory = mmap.mmap(-1, size)
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for n, place in places.items():
         if sections[n]["type"] != EMPTY:
             at, length = int(sections[n]["offset"]), int(sections[n]["size"])
             memory[place : place + length] = code[at : at + length]
-    table = next(one for one in sections if one["type"] == SYMBOLS)
-    symbols = np.frombuffer(code, SYMBOL, int(table["size"]) // SYMBOL.itemsize, int(table["offset"]))
-    for one in sections:
-        if one["type"] == RELOCATIONS and int(one["info"]) in places:
-            entries = np.frombuffer(
-                code, RELOCATION, int(one["size"]) // RELOCATION.itemsize, int(one["offset"])
-            )
-            for entry in entries:
-                symbol = symbols[entry["symbol"]]
-                if entry["kind"] != ADDRESS:
-                    raise ImportError(f"the kernels ask for a relocation of kind {entry['kind']}")
-                address = base + places[int(symbol["section"])] + int(symbol["value"]) + int(entry["addend"])
-                at = places[int(one["info"])] + int(entry["offset"])
-                memory[at : at + 8] = address.to_bytes(8, "little")
-    strings = sections[int(table["link"])]
-    names = code[int(strings["offset"]) :]
-    symbol = next(one for one in symbols if names[one["name"] :].startswith(name.encode() + b"\0"))
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.mprotect(
-        ctypes.c_void_p(base), ctypes.c_size_t(end_of_fixed), mmap.PROT_READ | mmap.PROT_EXEC
-    ):
+
+    named = next(one for one in sections if one["type"] == SYMBOLS)
+    symbols = table(named, SYMBOL)
+
+    def address(symbol: Any) -> int:
+        return base + places[int(symbol["section"])] + int(symbol["value"])
+
+    for section in sections:
+        if section["type"] != RELOCATIONS or int(section["info"]) not in places:
+            continue
+        for entry in table(section, RELOCATION):
+            if entry["kind"] != ADDRESS:
+                raise ImportError(f"the kernels ask for a relocation of kind {entry['kind']}")
+            at = places[int(section["info"])] + int(entry["offset"])
+            found = address(symbols[entry["symbol"]]) + int(entry["addend"])
+            memory[at : at + 8] = found.to_bytes(8, "little")
+
+    protect, may_run = ctypes.CDLL(None).mprotect, mmap.PROT_READ | mmap.PROT_EXEC
+    if protect(ctypes.c_void_p(base), ctypes.c_size_t(fixed), may_run):
         raise ImportError("this system does not let a program run what it compiled")
-    placed = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(
-        base + places[int(symbol["section"])] + int(symbol["value"])
-    )
-    placed.memory = memory  # type: ignore[attr-defined]
+    names = code[int(sections[int(named["link"])]["offset"]) :]
+    wanted = next(one for one in symbols if names[one["name"] :].startswith(name.encode() + b"\0"))
+    placed = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address(wanted))
+    placed.memory = memory  # type: ignore[attr-defined]  # which goes when the function goes
     return placed
+
+
+def _layout(sections: np.ndarray) -> tuple[dict[int, int], int, int]:
+    """Where each section lies that has a place in memory, how long those are that nobody writes to, and all of them."""
+    places, size, fixed = {}, 0, 0
+    for changes in (0, WRITTEN):
+        fixed = size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        for n, section in enumerate(sections):
+            if section["flags"] & PLACED and section["flags"] & WRITTEN == changes:
+                align = max(int(section["align"]), 1)
+                places[n] = -(-size // align) * align
+                size = places[n] + int(section["size"])
+    return places, fixed, size
