@@ -292,25 +292,16 @@ class _Run:
         self.compiler[1].start()
 
     def close(self) -> None:
-        """Nothing more will be needed."""
+        """Nothing more will be needed, nor asked for."""
         self.closed.set()
+        del self.cache, self.coming, self.logits
         memory.give_back()
 
     def _arguments(self, cache: Cache, steps: int) -> tuple:
         """What `_steps` takes for the next `steps` tokens."""
         positions = self._positions(self.length, self.chunk)
-        return (
-            self.model,
-            cache,
-            self.logits,
-            self.keys,
-            positions,
-            self.legal,
-            self.values,
-            self.drawn,
-            self.lately,
-            steps,
-        )
+        state = self.model, cache, self.logits, self.keys
+        return (*state, positions, self.legal, self.values, self.drawn, self.lately, steps)
 
     def _positions(self, begin: int, count: int) -> np.ndarray:
         """Positions of indices `begin` on, (rows, count, axes); padding before a row's primer has the first one."""

@@ -1,5 +1,6 @@
 """Perceiver AR (Hawthorne et al., ICML 2022): one call for training, prefill, step and refill."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -290,18 +291,35 @@ class PerceiverAR(nnx.Module):
         kept, before = [], cache.latents
         slots = before.slots
         examples = None if cache.prefix is None else cache.prefix.keys.shape[0] // self.config.cross_heads
-        alike = (x.shape[0] // examples if examples else 1), before.shared
+        takes = x.shape[0] // examples if examples else 1
+        given = by, index, order, before.filled, before.shared
         for block, (keys, values) in zip(self._blocks(), before.layers, strict=True):
-            new = block.entries(x, by, index)
-            entries = Entries(keys, values, before.slots).put(new, before.filled)
-            first = cache.recent is None  # nothing but `new` is in the cache, and it need not be read back
-            store = new if first else entries
-            attended = attend(block.queries(x, by), [store], order, aligned=first, alike=alike)
-            x = block.finish(x, attended, None)
-            *key_value, slots = entries
-            kept.append(tuple(key_value))
+            entries = Entries(keys, values, before.slots)
+            x, (keys, values, slots) = _cached_layer(block, x, entries, *given, cache.recent is None, takes)
+            kept.append((keys, values))
         latents = Latents(tuple(kept), slots, before.filled + x.shape[1], before.shared)
         return x, cache._replace(latents=latents, length=order[-1] + 1)
+
+
+@partial(jax.jit, static_argnums=(8, 9))  # for all layers are alike, and it is traced for the first alone
+def _cached_layer(  # noqa: PLR0913
+    block: Block,
+    x: Array,
+    entries: Entries,
+    by: Any,
+    index: Array,
+    order: Array,
+    filled: Array,
+    shared: Array,
+    first: bool,
+    takes: int,
+) -> tuple[Array, Entries]:
+    """A latent layer whose keys and values go to `entries`; at the `first` call there is nothing else in these."""
+    new = block.entries(x, by, index)
+    entries = entries.put(new, filled)
+    store = new if first else entries  # which need not be read back
+    attended = attend(block.queries(x, by), [store], order, aligned=first, alike=(takes, shared))
+    return block.finish(x, attended, None), entries
 
 
 def _fold(key: Key | None, number: Array | int) -> Key | None:

@@ -47,11 +47,11 @@ def test_weights_of_all_sizes_are_widened(kernels) -> None:
         assert float(kernels.multiply(jnp.eye(5)[n : n + 1], weight)[0, 0]) == value
 
 
-def entries(examples: int, heads: int, index: np.ndarray, seed: int) -> Entries:
+def entries(examples: int, heads: int, index: np.ndarray, seed: int, dim: int = DIM) -> Entries:
     """Random keys and values for `index` (examples, slots)."""
     rng, slots = np.random.default_rng(seed), index.shape[1]
-    keys = rng.standard_normal((examples * heads, DIM, slots)).astype(np.float32)
-    values = rng.standard_normal((examples * heads, slots, DIM)).astype(np.float32)
+    keys = rng.standard_normal((examples * heads, dim, slots)).astype(np.float32)
+    values = rng.standard_normal((examples * heads, slots, dim)).astype(np.float32)
     return Entries(jnp.asarray(keys), jnp.asarray(values), jnp.asarray(index, jnp.int32))
 
 
@@ -76,6 +76,18 @@ def test_one_query_attends_to_what_is_there() -> None:
             )
             wanted = attend_reference(queries[row][None], whole, jnp.array([index]), start)[0]
             np.testing.assert_allclose(got[row], wanted, atol=2e-6, err_msg=f"row {row} from {start}")
+
+
+@pytest.mark.parametrize(("dim", "slots", "count"), [(1, 1, 1), (64, 513, 7), (130, 1100, 6), (33, 512, 512)])
+def test_many_queries_attend_to_slots_before_and_behind_a_block(
+    kernels, dim: int, slots: int, count: int
+) -> None:
+    """Heads as wide as several vectors and a part of one; blocks that end with the slots, and do not."""
+    store = entries(1, 2, np.arange(slots)[None], 10, dim)
+    queries = np.random.default_rng(11).standard_normal((2, count, dim)) / np.sqrt(dim)
+    queries, index = jnp.asarray(queries, jnp.float32), jnp.arange(slots - count, slots)
+    got = kernels.attend(queries, [store], index, 0)
+    np.testing.assert_allclose(got, attend_reference(queries, store, index), atol=2e-6)
 
 
 def test_slots_that_takes_have_alike_are_read_of_the_first(kernels) -> None:

@@ -42,7 +42,7 @@ RUN = [
 
 def start(workdir: Path, *more: str, devices: int = 1) -> subprocess.Popen:
     """A run in a process of its own, which sees so many CPU devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "training", *RUN, "--workdir", str(workdir), *more],
         cwd=ROOT,
