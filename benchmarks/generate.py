@@ -39,7 +39,8 @@ it runs the whole model for each, and begins with half of the latents, as this p
 What stays in the processor's caches may beat it.
 - pause: by how much the longest wait for a chunk of {chunk} tokens exceeds the median, until refilled latents are \
 in use.
-- peak MiB: the most that the process held, libraries and compilation included."""
+- peak MiB: the most that the process held, libraries and compilation included. What this project compiles is kept in \
+the user's cache folder, as by its command line: a first run holds more."""
 
 
 def contestants(shape: Shape, options: argparse.Namespace) -> dict[str, Contestant]:
