@@ -1,5 +1,7 @@
 """Code of the loops that is kept and placed in memory by ourselves, beside what LLVM makes of them at each start."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -60,6 +62,7 @@ def test_a_relocation_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_llvm_itself_places_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does on other systems."""
+    assert kernels.usable()
     monkeypatch.setattr(machine_code.platform, "machine", lambda: "another")
     other = machine_code.function("called")
     assert not hasattr(other, "memory")
@@ -70,3 +73,46 @@ def test_llvm_itself_places_the_same_code(monkeypatch: pytest.MonkeyPatch) -> No
     ours = np.asarray(kernels.multiply(x, weight))
     monkeypatch.setattr(kernels, "TARGET", "placed_by_llvm")
     np.testing.assert_array_equal(kernels.multiply(x, weight), ours)
+
+
+NARROW = """
+import platform, sys
+from llvmlite import binding
+features = binding.FeatureMap()
+features["f16c"] = True
+binding.get_host_cpu_features, binding.get_host_cpu_name = lambda: features, lambda: "x86-64-v3"
+platform.machine = lambda: sys.argv[1]
+
+import jax.numpy as jnp, numpy as np
+from perceiver_ar import kernels, vectors
+from perceiver_ar.attention import attend_reference
+from perceiver_ar.cache import Entries
+
+assert kernels.usable()
+rng = np.random.default_rng(0)
+random = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+for rows in (1, 3, 9):
+    x, weight = random(rows, 75), random(21, 75).astype(jnp.float16)
+    wanted = np.asarray(x, np.float64) @ np.asarray(weight, np.float64).T
+    np.testing.assert_allclose(kernels.multiply(x, weight), wanted, rtol=1e-5, atol=1e-4)
+store = Entries(random(2, 45, 530), random(2, 530, 45), jnp.arange(530)[None])
+queries, index = random(2, 6, 45) / 7, jnp.arange(524, 530)
+wanted = attend_reference(queries, store, index)
+np.testing.assert_allclose(kernels.attend(queries, [store], index, 0), wanted, atol=2e-6)
+print(vectors.LANES)
+"""
+
+
+@here
+@pytest.mark.parametrize(("machine", "lanes"), [("x86_64", 8), ("aarch64", 4)])
+def test_cpus_with_shorter_vectors_compute_the_same(machine: str, lanes: int, tmp_path: Path) -> None:
+    """Instructions are this CPU's, vectors as long as AVX2's, and NEON's."""
+    done = subprocess.run(
+        [sys.executable, "-c", NARROW, machine],
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == lanes
