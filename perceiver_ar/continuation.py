@@ -202,5 +202,6 @@ def keep_compiled_programs() -> None:
     except OSError:
         return  # no home to write to: it compiles every time
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # The smallest too: a process that compiles nothing at all never has XLA's compiler in memory.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

@@ -273,7 +273,8 @@ def test_programs_that_were_left_empty_are_dropped(tmp_path: Path, monkeypatch: 
     from perceiver_ar.continuation import BEING_WRITTEN, keep_compiled_programs
     from perceiver_ar.registry import user_cache
 
-    kept = jax.config.values["jax_compilation_cache_dir"]
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    kept = {name: jax.config.values[name] for name in names}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = user_cache("compiled")
     folder.mkdir(parents=True)
@@ -283,5 +284,6 @@ def test_programs_that_were_left_empty_are_dropped(tmp_path: Path, monkeypatch: 
     try:
         keep_compiled_programs()
     finally:
-        jax.config.update("jax_compilation_cache_dir", kept)
+        for name, value in kept.items():
+            jax.config.update(name, value)
     assert sorted(path.name for path in folder.iterdir()) == ["new", "whole"]
