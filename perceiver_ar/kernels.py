@@ -35,7 +35,7 @@ def _helpers() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(_helpers(), 1), "kernels")
+    return ThreadPoolExecutor(_helpers(), "kernels")
 
 
 @contextmanager

@@ -282,10 +282,8 @@ def _parts(module: ir.Module) -> Code:
     parts = Variable(code.word(0))
     with code.when(frame.stage.equals(EXECUTE)):
         with code.when(frame.count.equals(PRODUCT_ARGUMENTS)):
-            (rows, inputs), outputs = (
-                (_size(frame.arguments[0], n) for n in range(2)),
-                _size(frame.arguments[1], 0),
-            )
+            x, weight = frame.arguments[0], frame.arguments[1]
+            rows, inputs, outputs = _size(x, 0), _size(x, 1), _size(weight, 0)
             cost = outputs * inputs * ((rows + ROWS - 1) // ROWS)
             parts.value = (cost // WEIGHTS).least(outputs // PART).most(1)
         with code.when(frame.count > PRODUCT_ARGUMENTS):

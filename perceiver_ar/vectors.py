@@ -7,7 +7,7 @@ run, and so a kernel reads as if it computed. Numbers are words of 64 bits, floa
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import reduce
+from functools import partialmethod, reduce
 from typing import Any
 
 from llvmlite import binding, ir
@@ -23,7 +23,7 @@ REGISTERS = 32 if ARM or FEATURES.get("avx512f") else 16
 LOOSE = ("reassoc", "contract", "nsz", "arcp")
 """Sums may be made in any order, and a product and a sum be one instruction."""
 
-WORD, INT32, BIT = ir.IntType(64), ir.IntType(32), ir.IntType(1)
+WORD, INT32 = ir.IntType(64), ir.IntType(32)
 FLOAT, HALF = ir.FloatType(), ir.HalfType()
 FLOATS = ir.VectorType(FLOAT, LANES)
 SIZES = {WORD: 8, INT32: 4, FLOAT: 4, HALF: 2}
@@ -45,74 +45,39 @@ class Value:
         if isinstance(other, Value):
             return other if other.type == self.type else self.code.spread(other, self.type)
         number = ir.Constant(self.kind, other)
-        return Value(
-            self.code, number if self.kind is self.type else ir.Constant(self.type, [number] * LANES)
-        )
+        alone = self.kind is self.type
+        return Value(self.code, number if alone else ir.Constant(self.type, [number] * LANES))
 
     def _made(self, other: Any, whole: str, real: str = "") -> "Value":
+        # A number and a vector are only ever added or multiplied.
         if self.kind is self.type and isinstance(other, Value) and other.kind is not other.type:
-            return other._made(
-                self, whole, real
-            )  # a number and a vector, which are only ever added or multiplied
+            return other._made(self, whole, real)
         builder, other = self.code.builder, self._other(other)
         if self.kind == FLOAT:
             return Value(self.code, getattr(builder, real)(self.llvm, other.llvm, flags=LOOSE))
         return Value(self.code, getattr(builder, whole)(self.llvm, other.llvm))
 
-    def __add__(self, other: Any) -> "Value":
-        return self._made(other, "add", "fadd")
-
-    def __sub__(self, other: Any) -> "Value":
-        return self._made(other, "sub", "fsub")
-
-    def __mul__(self, other: Any) -> "Value":
-        return self._made(other, "mul", "fmul")
-
-    def __truediv__(self, other: Any) -> "Value":
-        return self._made(other, "", "fdiv")
-
-    def __floordiv__(self, other: Any) -> "Value":
-        return self._made(other, "udiv")
-
-    def __mod__(self, other: Any) -> "Value":
-        return self._made(other, "urem")
-
-    def __and__(self, other: Any) -> "Value":
-        return self._made(other, "and_")
-
-    def __or__(self, other: Any) -> "Value":
-        return self._made(other, "or_")
-
-    def __lshift__(self, other: Any) -> "Value":
-        return self._made(other, "shl")
-
-    def __rshift__(self, other: Any) -> "Value":
-        return self._made(other, "lshr")
-
-    def _compared(self, how: str, other: Any) -> "Value":
+    def _compared(self, other: Any, how: str) -> "Value":
         builder, other = self.code.builder, self._other(other)
         compare = builder.fcmp_ordered if self.kind == FLOAT else builder.icmp_signed
         return Value(self.code, compare(how, self.llvm, other.llvm))
 
-    def __lt__(self, other: Any) -> "Value":
-        return self._compared("<", other)
-
-    def __le__(self, other: Any) -> "Value":
-        return self._compared("<=", other)
-
-    def __gt__(self, other: Any) -> "Value":
-        return self._compared(">", other)
-
-    def __ge__(self, other: Any) -> "Value":
-        return self._compared(">=", other)
-
-    def equals(self, other: Any) -> "Value":
-        return self._compared("==", other)
-
-    def differs(self, other: Any) -> "Value":
-        return self._compared("!=", other)
-
-    __rmul__ = __mul__
+    __add__ = partialmethod(_made, whole="add", real="fadd")
+    __sub__ = partialmethod(_made, whole="sub", real="fsub")
+    __mul__ = __rmul__ = partialmethod(_made, whole="mul", real="fmul")
+    __truediv__ = partialmethod(_made, whole="", real="fdiv")
+    __floordiv__ = partialmethod(_made, whole="udiv")
+    __mod__ = partialmethod(_made, whole="urem")
+    __and__ = partialmethod(_made, whole="and_")
+    __or__ = partialmethod(_made, whole="or_")
+    __lshift__ = partialmethod(_made, whole="shl")
+    __rshift__ = partialmethod(_made, whole="lshr")
+    __lt__ = partialmethod(_compared, how="<")
+    __le__ = partialmethod(_compared, how="<=")
+    __gt__ = partialmethod(_compared, how=">")
+    __ge__ = partialmethod(_compared, how=">=")
+    equals = partialmethod(_compared, how="==")
+    differs = partialmethod(_compared, how="!=")
 
     def where(self, condition: "Value", other: Any) -> "Value":
         """The value where the condition holds, and the other elsewhere."""
@@ -210,9 +175,8 @@ class Code:
 
     def __init__(self, module: ir.Module, name: str, arguments: int, *, exported: bool = False) -> None:
         self.function = ir.Function(module, ir.FunctionType(WORD, [WORD] * arguments), name)
-        self.function.attributes.add(
-            "nounwind"
-        )  # or there would be tables for who looks for an exception's handler
+        # Or there would be tables for whoever looks for an exception's handler.
+        self.function.attributes.add("nounwind")
         if not exported:
             self.function.linkage = "internal"
         self.builder = ir.IRBuilder(self.function.append_basic_block())
