@@ -105,13 +105,13 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
 def trainer(
     model: ModelConfig, shape: Shape, optim: "OptimConfig"
 ) -> "tuple[Callable, State, Callable[[np.ndarray], Batch]]":
-    """The jitted step, a fresh state, and what makes a batch of windows (examples, context + 1)."""
+    """The compiled step, a fresh state, and what makes a batch of windows (examples, context + 1)."""
     # Here, since who generates has none of it in memory.
     from training import devices
     from training.config import Stage, TrainConfig
     from training.data.copy_task import CopyTask
     from training.data.crops import Crop, batch_of
-    from training.step import make_step, new_state
+    from training.step import compiled, placed_state
 
     stage, domain = Stage(1.0, shape.context, shape.batch), CopyTask(symbols=shape.vocab - FIRST_DATA)
     config, mesh = TrainConfig(domain, model, (stage,), steps=1_000_000, optim=optim), devices.mesh()
@@ -120,7 +120,7 @@ def trainer(
         crops = [Crop(window.astype(np.int32), shape.latents) for window in windows]
         return devices.spread(batch_of(crops, domain.codec, shape.context, shape.latents), mesh)
 
-    return make_step(config, mesh), new_state(config), batch
+    return compiled(config, stage, mesh), placed_state(config, mesh), batch
 
 
 def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measurement]:

@@ -159,30 +159,73 @@ def _aligned(
 def _aligned_forward(
     queries: Array, keys: Array, values: Array, slots: Array, index: Array, start: Array
 ) -> tuple[Array, tuple]:
-    store = Entries(keys, values, slots)
-    count, seen = queries.shape[1], keys.shape[-1]
+    store, rounded = Entries(keys, values, slots), queries.astype(keys.dtype)
+    if fast := kernels():
+        average, normaliser = fast.attend_whole(_widened(rounded), _widened(store), index, start)
+    else:
+        average, normaliser = _average_and_normaliser(rounded, store, index, start)
+    # An empty slice carries the type of the queries, which the gradient shall have.
+    return average, (rounded, queries[:0], store, index, start, average, normaliser)
+
+
+def _average_and_normaliser(
+    queries: Array, store: Entries, index: Array, start: Array
+) -> tuple[Array, Array]:
+    count, seen = queries.shape[1], store.keys.shape[-1]
     blocks = []
     for first in range(0, count, BLOCK):
         last = min(first + BLOCK, count)
         shares = _over_store(queries[:, first:last], store, index[first:last], start, seen - count + last)
         blocks.append(shares.average())
     average, normaliser = (jnp.concatenate(x, axis=1) for x in zip(*blocks, strict=True))
-    # An empty slice carries the type of the queries, which the gradient shall have.
-    kept = queries.astype(keys.dtype), queries[:0], store, index, start, average, normaliser
-    return average, kept
+    return average, normaliser
+
+
+def _widened(tree: Any) -> Any:
+    """What is rounded, as float32, which the kernels take; indices stay what they are."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def _aligned_backward(kept: tuple, gradient: Array) -> tuple:
+    # Outside of a jit some of it comes back as numpy's.
+    queries, like_queries, store, index, start, average, normaliser = jax.tree.map(jnp.asarray, kept)
+    offset = (gradient * average).sum(-1, keepdims=True)
+    if fast := kernels():
+        factors = _widened((queries, store))
+        found = fast.attention_gradient(*factors, index, start, gradient, normaliser, offset)
+    else:
+        found = _gradients(queries, store, index, start, gradient, normaliser, offset)
+    towards_queries, keys, values = found
+    dtype = store.keys.dtype
+    return (
+        towards_queries.astype(like_queries.dtype),
+        keys.astype(dtype),
+        values.astype(dtype),
+        None,
+        None,
+        None,
+    )
+
+
+_aligned.defvjp(_aligned_forward, _aligned_backward)
+
+
+def _gradients(
+    queries: Array,
+    store: Entries,
+    index: Array,
+    start: Array,
+    gradient: Array,
+    normaliser: Array,
+    offset: Array,
+) -> tuple[Array, Array, Array]:
     """Gradients from scores computed again, a block of keys at a time (Dao et al. 2022, algorithm 4).
 
     Scores are held transposed, (rows, slots, queries): then none of the five products needs a transposed copy of them.
     """
-    # Outside of a jit some of it comes back as numpy's.
-    queries, like_queries, store, index, start, average, normaliser = jax.tree.map(jnp.asarray, kept)
     rows, count, dim = queries.shape
     prefix = store.keys.shape[-1] - count
     block = _keys_at_once(rows * count)
-    offset = (gradient * average).sum(-1, keepdims=True)
     gradient = gradient.astype(store.keys.dtype)
     sides = _Sides(
         queries, by_rows(queries.mT), gradient, by_rows(gradient.mT), normaliser.mT, offset.mT, index
@@ -209,18 +252,7 @@ def _aligned_backward(kept: tuple, gradient: Array) -> tuple:
     keys, values = (jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))
     # One block's product would be merged with the transposition into one that XLA's CPU kernels lack in bfloat16.
     towards_queries, keys = jax.lax.optimization_barrier((towards_queries, keys))
-    dtype = store.keys.dtype
-    return (
-        towards_queries.mT.astype(like_queries.dtype),
-        keys.mT.astype(dtype),
-        values.astype(dtype),
-        None,
-        None,
-        None,
-    )
-
-
-_aligned.defvjp(_aligned_forward, _aligned_backward)
+    return towards_queries.mT, keys.mT, values
 
 
 class _Sides(NamedTuple):

@@ -23,8 +23,8 @@ FEW = 64
 
 @cache
 def kernels() -> ModuleType | None:
-    """What continuations are computed with on a CPU (`kernels.py`); None elsewhere, and where it does not run."""
-    if jax.default_backend() != "cpu":
+    """What a CPU computes with (`kernels`); None elsewhere, where it does not run, and where devices share arrays."""
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return None
     try:
         from perceiver_ar import kernels
@@ -71,8 +71,11 @@ def _forward(x: Array, weight: Array, dtype: str) -> tuple[Array, tuple]:
 
 def _backward(dtype: str, kept: tuple, gradient: Array) -> tuple[Array, Array]:
     x, weight = kept
-    gradient = gradient.astype(dtype)
-    return matmul(gradient, weight), matmul(by_rows(gradient.T), x)
+    if dtype == "float32" and (fast := kernels()):
+        towards_weight = fast.weights_gradient(gradient, x)
+    else:
+        towards_weight = matmul(by_rows(gradient.astype(dtype).T), x)
+    return matmul(gradient.astype(dtype), weight), towards_weight
 
 
 _product.defvjp(_forward, _backward)

@@ -18,7 +18,7 @@ TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
     {"config", "memory", "registry"},
-    {"positions", "cache", "vectors", "loops", "compiler", "machine_code", "kernels", "products"},
+    {"positions", "cache", "kernels", "products"},
     {"attention"},
     {"model"},
     {"sampling"},
@@ -41,7 +41,7 @@ OWNERS = {
     "tensorboardX": ("training",),
     "note_seq": ("perceiver_ar.codecs",),
     "pretty_midi": ("perceiver_ar.codecs",),
-    "llvmlite": ("perceiver_ar.compiler", "perceiver_ar.loops", "perceiver_ar.vectors"),
+    "llvmlite": ("perceiver_ar.kernels",),
     "sentencepiece": ("perceiver_ar.codecs.text", "training.data.text"),
     "apache_beam": ("training.data.beam",),
     "datasets": ("training.data.hub",),

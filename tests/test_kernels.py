@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from small_models import small_config, small_model
 
-from perceiver_ar import attention, loops, products
+from perceiver_ar import attention, products
 from perceiver_ar.attention import attend, attend_reference
 from perceiver_ar.cache import EMPTY, Entries
+from perceiver_ar.kernels import loops
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.products import product
 
@@ -45,6 +46,21 @@ def test_weights_of_all_sizes_are_widened(kernels) -> None:
     weight = np.array([[6e-8, 6.2e-5, 65504, 0, -0.0]], np.float16)
     for n, value in enumerate(weight[0].astype(np.float32)):
         assert float(kernels.multiply(jnp.eye(5)[n : n + 1], weight)[0, 0]) == value
+
+
+@pytest.mark.parametrize(
+    ("rows", "outputs", "inputs"), [(1, 1, 1), (130, 3, 5), (300, 131, 70), (128, 64, 64)]
+)
+def test_gradients_of_weights_are_sums_over_all_rows(rows: int, outputs: int, inputs: int) -> None:
+    """Rows, outputs and inputs of whole blocks, and of parts of one."""
+    rng = np.random.default_rng(rows)
+    gradient, x, weight = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((rows, outputs), (rows, inputs), (outputs, inputs))
+    )
+    loss = jax.jit(jax.grad(lambda weight, x: (gradient * products._product(x, weight, "float32")).sum()))
+    wanted = gradient.T.astype(np.float64) @ x
+    np.testing.assert_allclose(loss(weight, x), wanted, rtol=1e-5, atol=1e-4)
 
 
 def entries(examples: int, heads: int, index: np.ndarray, seed: int, dim: int = DIM) -> Entries:
@@ -190,9 +206,9 @@ def test_a_cpu_that_does_not_widen_float16_has_none(monkeypatch: pytest.MonkeyPa
     """There LLVM would end the process."""
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", dict)
-    monkeypatch.delitem(sys.modules, "perceiver_ar.vectors", raising=False)
+    monkeypatch.delitem(sys.modules, "perceiver_ar.kernels.vectors", raising=False)
     with pytest.raises(ImportError, match="float16"):
-        import_module("perceiver_ar.vectors")
+        import_module("perceiver_ar.kernels.vectors")
 
 
 def test_another_version_of_the_interface_is_refused_not_used(

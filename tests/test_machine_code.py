@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from jax import ffi
 
-from perceiver_ar import compiler, kernels, loops, machine_code
+from perceiver_ar import kernels
+from perceiver_ar.kernels import calls, compiler, machine_code
 
 here = pytest.mark.skipif(
     sys.platform != "linux" or machine_code.platform.machine() != "x86_64",
@@ -31,16 +32,16 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_is_compiled_once_and_a_damaged_file_is_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code = compiler.object_code(loops.written())
+    code = compiler.object_code(calls.written())
     monkeypatch.setattr(machine_code, "user_cache", tmp_path.joinpath)
     monkeypatch.setattr(compiler, "object_code", lambda _: code)
-    machine_code.function("called")
+    machine_code.functions("help")
     (kept,) = (tmp_path / "kernels").iterdir()
     forget(monkeypatch)
-    machine_code.function("called")
+    machine_code.functions("help")
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     with pytest.raises(AssertionError, match="compiled again"):
-        machine_code.function("called")
+        machine_code.functions("help")
 
 
 @here
@@ -49,29 +50,29 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(machine_code, "user_cache", lambda *parts: tmp_path.joinpath("file", *parts))
-    assert machine_code.function("called")(machine_code.END) == 0
+    assert [code(machine_code.END) for code in machine_code.functions("help")] == [0]
 
 
 @here
 def test_a_relocation_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = compiler.object_code(loops.written())
+    code = compiler.object_code(calls.written())
     monkeypatch.setattr(machine_code, "ADDRESS", 2)
     with pytest.raises(ImportError, match="relocation"):
-        machine_code._placed(code, "called")
+        machine_code._placed(code, ("help",))
 
 
 def test_llvm_itself_places_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does on other systems."""
     assert kernels.usable()
     monkeypatch.setattr(machine_code.platform, "machine", lambda: "another")
-    other = machine_code.function("called")
+    (other,) = machine_code.functions("multiply")
     assert not hasattr(other, "memory")
-    ffi.register_ffi_target("placed_by_llvm", ffi.pycapsule(other), platform="cpu")
+    ffi.register_ffi_target("placed_by_llvm_multiply", ffi.pycapsule(other), platform="cpu")
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((3, 70)), jnp.float32)
     weight = jnp.asarray(rng.standard_normal((9, 70)), jnp.float16)
     ours = np.asarray(kernels.multiply(x, weight))
-    monkeypatch.setattr(kernels, "TARGET", "placed_by_llvm")
+    monkeypatch.setattr(kernels, "PREFIX", "placed_by_llvm_")
     np.testing.assert_array_equal(kernels.multiply(x, weight), ours)
 
 
@@ -83,8 +84,9 @@ features["f16c"] = True
 binding.get_host_cpu_features, binding.get_host_cpu_name = lambda: features, lambda: "x86-64-v3"
 platform.machine = lambda: sys.argv[1]
 
-import jax.numpy as jnp, numpy as np
-from perceiver_ar import kernels, vectors
+import jax, jax.numpy as jnp, numpy as np
+from perceiver_ar import kernels
+from perceiver_ar.kernels import vectors
 from perceiver_ar.attention import attend_reference
 from perceiver_ar.cache import Entries
 
@@ -99,6 +101,18 @@ store = Entries(random(2, 45, 530), random(2, 530, 45), jnp.arange(530)[None])
 queries, index = random(2, 6, 45) / 7, jnp.arange(524, 530)
 wanted = attend_reference(queries, store, index)
 np.testing.assert_allclose(kernels.attend(queries, [store], index, 0), wanted, atol=2e-6)
+
+def reference(queries, keys, values):
+    return attend_reference(queries, Entries(keys, values, store.index), index)
+
+average, back = jax.vjp(reference, queries, *store[:2])
+along, normaliser = random(2, 6, 45), kernels.attend_whole(queries, store, index, 0)[1]
+offset = (along * average).sum(-1, keepdims=True)
+found = kernels.attention_gradient(queries, store, index, 0, along, normaliser, offset)
+for mine, wanted in zip(found, back(along), strict=True):
+    np.testing.assert_allclose(mine, wanted, atol=1e-5)
+x, along = random(150, 75), random(150, 21)
+np.testing.assert_allclose(kernels.weights_gradient(along, x), along.T @ x, rtol=1e-5, atol=1e-4)
 print(vectors.LANES)
 """
 

@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from perceiver_ar.checkpoint import CODEC
 from perceiver_ar.config import ModelConfig
 from training.config import TrainConfig
-from training.step import State, new_state, placed_shapes
+from training.step import State, placed_shapes, placed_state
 
 CHECKPOINTS = "checkpoints"
 """Folder in a run's workdir."""
@@ -92,8 +92,7 @@ class Checkpoints:
         if step is None and not fresh:
             raise ValueError(f"{self._folder.parent} has no checkpoint yet: train for longer")
         if step is None:
-            places = jax.tree.map(lambda x: x.sharding, wanted)
-            return jax.jit(lambda: new_state(config), out_shardings=places)()
+            return placed_state(config, mesh)
         if restored := self._restored(step, wanted):
             return restored
         raise ValueError(

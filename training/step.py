@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from perceiver_ar import memory
 from perceiver_ar.config import PAD, ModelConfig
 from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
 from training import devices
@@ -46,6 +47,12 @@ def placed_shapes(config: TrainConfig, mesh: Mesh) -> State:
     shapes = jax.eval_shape(lambda: new_state(config))
     places = devices.placed(shapes, mesh, config.shard)
     return jax.tree.map(lambda x, place: x.update(sharding=place), shapes, places)
+
+
+def placed_state(config: TrainConfig, mesh: Mesh) -> State:
+    """The state before the first step, on the mesh's devices."""
+    places = jax.tree.map(lambda x: x.sharding, placed_shapes(config, mesh))
+    return jax.jit(lambda: new_state(config), out_shardings=places)()
 
 
 def make_step(config: TrainConfig, mesh: Mesh):
@@ -110,7 +117,9 @@ def compiled(config: TrainConfig, stage: Stage, mesh: Mesh) -> jax.stages.Compil
         jax.ShapeDtypeStruct((stage.batch, *rest), jnp.int32, sharding=devices.by_example(mesh))
         for rest in ((stage.context,), (stage.context, axes), (latents,))
     ]
-    return make_step(config, mesh).lower(placed_shapes(config, mesh), *batch).compile()
+    program = make_step(config, mesh).lower(placed_shapes(config, mesh), *batch).compile()
+    memory.give_back()  # of what the compiler took, a large part of all that a step needs
+    return program
 
 
 class Steps:

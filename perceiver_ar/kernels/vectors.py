@@ -201,6 +201,16 @@ class Code:
     def call(self, other: "Code", *arguments: Value) -> Value:
         return Value(self, self.builder.call(other.function, [argument.llvm for argument in arguments]))
 
+    def address_of(self, other: "Code") -> Value:
+        """Where another function lies."""
+        return Value(self, self.builder.ptrtoint(other.function, WORD))
+
+    def call_at(self, address: Value, *arguments: Value) -> Value:
+        """Call the function of words that lies there."""
+        kind = ir.FunctionType(WORD, [WORD] * len(arguments))
+        function = self.builder.inttoptr(address.llvm, kind.as_pointer())
+        return Value(self, self.builder.call(function, [argument.llvm for argument in arguments]))
+
     def intrinsic(self, name: str, gives: Any, takes: list, named: Any = None) -> ir.Function:
         """LLVM's function of that name, for vectors of the type `named`, or of what it gives."""
         named = named or gives
@@ -259,12 +269,12 @@ class Code:
             with self.when(rest.equals(size)):
                 yield count - rest, size
 
-    def scratch(self, numbers: int) -> Array:
-        """Room for so many float32 while the function runs."""
+    def scratch(self, numbers: int, kind: Any = FLOAT) -> Array:
+        """Room for so many numbers while the function runs."""
         with self.builder.goto_entry_block():
-            place: Any = self.builder.alloca(ir.ArrayType(FLOAT, numbers))
+            place: Any = self.builder.alloca(ir.ArrayType(kind, numbers))
             place.align = 64
-            return Array(Value(self, self.builder.ptrtoint(place, WORD)), FLOAT)
+            return Array(Value(self, self.builder.ptrtoint(place, WORD)), kind)
 
     def any(self, condition: Value) -> Value:
         """Whether it holds for a lane."""

@@ -1,75 +1,41 @@
 """The loops that continuations are computed with on a CPU: products with float16 weights, and attention.
 
-They are written in the language of `vectors.py`, compiled by LLVM, and called by XLA with a frame of pointers (its
-foreign function interface, `xla/ffi/api/c_api.h` in jaxlib), which is read here as words of 8 bytes. That interface is
-versioned, and XLA refuses one that it does not know.
+They are written in the language of `vectors.py`, compiled by LLVM, and called with a frame of XLA's (`frames.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 
 from llvmlite import ir
 
-from perceiver_ar import vectors
 from perceiver_ar.cache import MASKED
-from perceiver_ar.machine_code import BEGIN, END, HELP
-from perceiver_ar.vectors import FLOAT, HALF, INT32, LANES, REGISTERS, WORD, Code, Value, Variable
+from perceiver_ar.kernels.frames import Frame, array, size
+from perceiver_ar.kernels.vectors import FLOAT, HALF, INT32, LANES, REGISTERS, Array, Code, Value, Variable
 
-PRODUCT_ARGUMENTS = 2
-"""Of a product; attention has more."""
-WEIGHTS, PART = 1 << 16, 16
-"""Of a part of a product: 128 KiB, which take some microseconds for up to four rows; and the least of its outputs."""
 ROWS, WIDE = 4, REGISTERS // 8
 """Rows (or takes), and outputs (or vectors of channels), whose sums are made at once, each in a register of its own."""
 AHEAD = 8
 """Rows of a matrix, or vectors of keys, that memory is asked for before they are needed."""
 SLOTS = 512
 """Of keys and values that are attended to before the next: 256 KiB of 64 channels, which the second cache holds."""
-WORK, DONE, FRAME, PARTS, BUSY, HELPED = 0, 8, 16, 17, 24, 32
-"""Words of the board on which threads share a call; those that several write lie in cache lines of their own."""
-VERSION = 0, 3
-"""Of the interface that is written here."""
-METADATA, EXECUTE = 1, 3
-"""The kind of a frame's extension that asks for the version, and the stage at which there is something to compute."""
+WEIGHTS, PART = 1 << 16, 16
+"""Of a part of a product: 128 KiB, which take some microseconds for up to four rows; and the least of its outputs."""
 EXP = 1.87756021e-3, 8.98937992e-3, 5.58262846e-2, 2.40153628e-1, 6.93153072e-1, 9.99999925e-1
 """2^x for x from 0 to 1, the highest power first (least squares), to 1e-7."""
 
 
-def _words(address: Value) -> vectors.Array:
-    return vectors.Array(address, WORD)
+Kernel = tuple[Callable[[Code, Frame], Value], Code]
+"""How many parts a call is cut into, and a function of a frame's address, a part and how many there are."""
 
 
-def _array(buffer: Value, kind: ir.Type) -> vectors.Array:
-    """The numbers of an `XLA_FFI_Buffer`, whose fourth word points to them."""
-    return vectors.Array(_words(buffer)[3], kind)
-
-
-def _size(buffer: Value, axis: int) -> Value:
-    """How long an axis of an `XLA_FFI_Buffer` is: its sixth word points to such numbers."""
-    return _words(_words(buffer)[5])[axis]
-
-
-class _Frame:
-    """An `XLA_FFI_CallFrame`.
-
-    Its eighth and thirteenth word are the numbers of its arguments and results, which are buffers, and two words behind
-    stand their lists. Its second word points to an extension, and the fifth is the stage; an `int` is half a word.
-    """
-
-    def __init__(self, address: Value) -> None:
-        words = _words(address)
-        self.extension, self.stage, self.count = words[1], words[4] & 0xFFFFFFFF, words[7]
-        self.arguments, self.results = _words(words[9]), _words(words[14])
-
-
-def _multiply(module: ir.Module) -> Code:
-    """A function of a frame's address and a part of it: `x @ weight.T`, x (rows, inputs), weight (outputs, inputs)."""
-    code = Code(module, "multiply", 3)
+def multiply(module: ir.Module) -> Kernel:
+    """`x @ weight.T`, x (rows, inputs), weight (outputs, inputs), in parts of some outputs."""
+    code = Code(module, "product", 3)
     address, part, parts = code.arguments
-    frame = _Frame(address)
+    frame = Frame(address)
     x, weight, y = frame.arguments[0], frame.arguments[1], frame.results[0]
-    rows, inputs, outputs = _size(x, 0), _size(x, 1), _size(weight, 0)
-    x, weight, y = _array(x, FLOAT), _array(weight, HALF), _array(y, FLOAT)
+    rows, inputs, outputs = size(x, 0), size(x, 1), size(weight, 0)
+    x, weight, y = array(x, FLOAT), array(weight, HALF), array(y, FLOAT)
     first = outputs * part // parts
     count = outputs * (part + 1) // parts - first
     for row, height in code.groups(rows, ROWS):
@@ -88,20 +54,27 @@ def _multiply(module: ir.Module) -> Code:
             for n, total in enumerate(totals):
                 y[(row + n // width) * outputs + out + n % width] = total
     code.give(0)
-    return code
+
+    def cut(code: Code, frame: Frame) -> Value:
+        x, weight = frame.arguments[0], frame.arguments[1]
+        rows, inputs, outputs = size(x, 0), size(x, 1), size(weight, 0)
+        cost = outputs * inputs * ((rows + ROWS - 1) // ROWS)
+        return (cost // WEIGHTS).least(outputs // PART).most(1)
+
+    return cut, code
 
 
 class _Attention:
     """What is the same for all stores of a call: queries (rows, count, dim), what they see, and the results."""
 
-    def __init__(self, code: Code, frame: _Frame) -> None:
-        queries, seen = frame.arguments[0], _array(frame.arguments[1], INT32)
+    def __init__(self, code: Code, frame: Frame) -> None:
+        queries, seen = frame.arguments[0], array(frame.arguments[1], INT32)
         self.code, self.scratch = code, code.scratch(ROWS * SLOTS)
-        self.rows, self.count, self.dim = (_size(queries, axis) for axis in range(3))
+        self.rows, self.count, self.dim = (size(queries, axis) for axis in range(3))
         self.start, self.group, self.alike = (seen[n] for n in range(3))
         self.index = seen.since(3)
-        self.queries, self.out = _array(queries, FLOAT), _array(frame.results[0], FLOAT)
-        self.state = _array(frame.results[1], FLOAT)
+        self.queries, self.out = array(queries, FLOAT), array(frame.results[0], FLOAT)
+        self.state = array(frame.results[1], FLOAT)
 
     def mine(self, part: Value, parts: Value) -> Iterator[Value]:
         """The queries of this part's heads."""
@@ -116,12 +89,12 @@ class _Attention:
 class _Store:
     """Three arguments of a call of attention, as `kernels.attend` describes them."""
 
-    def __init__(self, call: _Attention, arguments: vectors.Array, at: Value) -> None:
+    def __init__(self, call: _Attention, arguments: Array, at: Value) -> None:
         keys, values, index = (arguments[at + n] for n in range(3))
-        self.keys, self.values, self.index = _array(keys, FLOAT), _array(values, FLOAT), _array(index, INT32)
-        self.dim, self.slots, self.examples = call.dim, _size(keys, 2), _size(index, 0)
-        self.heads = _size(keys, 0) // self.examples
-        self.takes = call.rows // _size(keys, 0)
+        self.keys, self.values, self.index = array(keys, FLOAT), array(values, FLOAT), array(index, INT32)
+        self.dim, self.slots, self.examples = call.dim, size(keys, 2), size(index, 0)
+        self.heads = size(keys, 0) // self.examples
+        self.takes = call.rows // size(keys, 0)
 
 
 class _Slots:
@@ -187,10 +160,10 @@ def _update(call: _Attention, queries: list[Value], slots: _Slots) -> None:
     for query, row, greatest in zip(queries, rows, _scores(call, queries, slots), strict=True):
         state = call.state.since(2 * query)
         peak = greatest.most(state[0])
-        scale = _exp(code, code.spread(state[0]) - peak)
+        scale = exp(code, code.spread(state[0]) - peak)
         totals = Variable(code.numbers(0))
         for s in code.range(0, slots.count, LANES):
-            weight = _exp(code, row.vector(s) - peak)
+            weight = exp(code, row.vector(s) - peak)
             row.put(s, weight)
             totals.value += weight
         state[0], state[1] = peak, state[1] * code.lane(scale, 0) + code.sums([totals.value])[0]
@@ -242,7 +215,7 @@ def _over_store(call: _Attention, store: _Store, part: Value, parts: Value) -> N
                                 _update(call, queries, slots.part(left, right))
 
 
-def _exp(code: Code, x: Value) -> Value:
+def exp(code: Code, x: Value) -> Value:
     """e^x for x up to 0, near it to 1e-7: a power of two, and a polynomial."""
     x = (x * 1.4426950408889634).most(-126.0)
     whole = code.converted(x, INT32) - 1
@@ -253,11 +226,11 @@ def _exp(code: Code, x: Value) -> Value:
     return y * code.bits((whole + 127) << 23, FLOAT)
 
 
-def _attend(module: ir.Module) -> Code:
-    """A function of a frame's address, for one part: softmax attention of some heads' queries to all stores."""
-    code = Code(module, "attend", 3)
+def attend(module: ir.Module) -> Kernel:
+    """Softmax attention of queries to all stores, in parts of some heads."""
+    code = Code(module, "attention", 3)
     address, part, parts = code.arguments
-    frame = _Frame(address)
+    frame = Frame(address)
     call = _Attention(code, frame)
     for query in call.mine(part, parts):
         call.state[2 * query], call.state[2 * query + 1] = code.number(MASKED), code.number(0)
@@ -272,119 +245,12 @@ def _attend(module: ir.Module) -> Code:
             # Of what nobody saw there is no average, but there are zeros.
             call.out.put(at, call.out.vector(at, mask) / total.where(total > 0, 1.0), mask)
     code.give(0)
-    return code
 
+    def cut(code: Code, frame: Frame) -> Value:
+        least = Variable(size(frame.arguments[0], 0))
+        for at in code.range(2, frame.count, 3):
+            heads = size(frame.arguments[at], 0) // size(frame.arguments[at + 2], 0)
+            least.value = least.value.least(heads)
+        return least.value
 
-def _parts(module: ir.Module) -> Code:
-    """A function of a frame's address: how many parts its call is cut into; a product by outputs, others by heads."""
-    code = Code(module, "parts", 1)
-    frame = _Frame(code.arguments[0])
-    parts = Variable(code.word(0))
-    with code.when(frame.stage.equals(EXECUTE)):
-        with code.when(frame.count.equals(PRODUCT_ARGUMENTS)):
-            x, weight = frame.arguments[0], frame.arguments[1]
-            rows, inputs, outputs = _size(x, 0), _size(x, 1), _size(weight, 0)
-            cost = outputs * inputs * ((rows + ROWS - 1) // ROWS)
-            parts.value = (cost // WEIGHTS).least(outputs // PART).most(1)
-        with code.when(frame.count > PRODUCT_ARGUMENTS):
-            parts.value = _size(frame.arguments[0], 0)
-            for at in code.range(2, frame.count, 3):
-                rows, examples = _size(frame.arguments[at], 0), _size(frame.arguments[at + 2], 0)
-                parts.value = parts.value.least(rows // examples)
-    code.give(parts.value)
-    return code
-
-
-def _compute(module: ir.Module, multiply: Code, attend: Code) -> Code:
-    """A function that computes one part of the call of a frame: its address, the part, and how many there are."""
-    code = Code(module, "compute", 3)
-    count = _Frame(code.arguments[0]).count
-    with code.when(count.equals(PRODUCT_ARGUMENTS)):
-        code.call(multiply, *code.arguments)
-    with code.when(count > PRODUCT_ARGUMENTS):
-        code.call(attend, *code.arguments)
-    code.give(0)
-    return code
-
-
-def _work(module: ir.Module, compute: Code) -> Code:
-    """A function that computes parts of what is on the board until none is left that nobody has taken.
-
-    The word `WORK` holds the number of the call, and in its last 16 bits how many parts are left: whoever lowers it has
-    taken one, and the call stays on the board until that is done.
-    """
-    code = Code(module, "work", 0)
-    board = _Board(code)
-    left = Variable(code.word(0))
-
-    def some() -> Value:
-        left.value = board[WORK]
-        return (left.value & 0xFFFF) > 0
-
-    for _ in code.during(some):
-        with code.when(code.exchanged(board.place(WORK), left.value, left.value - 1)):
-            code.call(compute, board[FRAME], (left.value & 0xFFFF) - 1, board[PARTS])
-            code.add(board.place(DONE), 1)
-    code.give(0)
-    return code
-
-
-class _Board:
-    """Words that threads share."""
-
-    def __init__(self, code: Code) -> None:
-        self.code, self.address = code, code.static("board", 64)
-
-    def place(self, word: int) -> Value:
-        return self.address + 8 * word
-
-    def __getitem__(self, word: int) -> Value:
-        return self.code.read(self.place(word))
-
-    def __setitem__(self, word: int, value: Value | int) -> None:
-        self.code.write(self.place(word), value if isinstance(value, Value) else self.code.word(value))
-
-
-def _called(module: ir.Module) -> None:
-    """What XLA calls; 0 says that all is well. Other numbers in place of a frame: see `kernels.helped`."""
-    parts_of = _parts(module)
-    compute = _compute(module, _multiply(module), _attend(module))
-    work = _work(module, compute)
-    code = Code(module, "called", 1, exported=True)
-    (frame,) = code.arguments
-    board = _Board(code)
-    for asked, change in ((BEGIN, 1), (END, -1)):
-        with code.when(frame.equals(asked)):
-            code.add(board.place(HELPED), change)
-    with code.when(frame.equals(HELP)):
-        for _ in code.during(lambda: board[HELPED] > 0):
-            code.call(work)
-    with code.when(frame > max(HELP, BEGIN, END)):
-        extension = _Frame(frame).extension
-        with code.when(extension.differs(0)):
-            words = _words(extension)
-            with code.when((words[1] & 0xFFFFFFFF).equals(METADATA)):
-                for at, number in enumerate(VERSION):
-                    vectors.Array(words[3] + 24, INT32)[at] = code.word(number)
-        parts = code.call(parts_of, frame)
-        alone = Variable(parts)
-        with code.when((parts > 1) & (board[HELPED] > 0)), code.when(code.exchanged(board.place(BUSY), 0, 1)):
-            alone.value = code.word(0)
-            board[FRAME], board[PARTS], board[DONE] = frame, parts, 0
-            board[WORK] = (((board[WORK] >> 16) + 1) << 16) | parts
-            code.call(work)
-            for _ in code.during(
-                lambda: board[DONE] < parts
-            ):  # what the other took takes it some microseconds
-                pass
-            board[BUSY] = 0
-        for part in code.range(0, alone.value):
-            code.call(compute, frame, part, parts)
-    code.give(0)
-
-
-def written() -> ir.Module:
-    """All of it, with one function for the outside: `called`."""
-    module = ir.Module()
-    _called(module)
-    return module
+    return cut, code

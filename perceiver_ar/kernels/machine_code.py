@@ -1,6 +1,6 @@
 """Machine code of the loops: compiled once, kept in the user's cache folder, and loaded from there without LLVM.
 
-LLVM takes a second for them, and memory that a process never gives back. Code that may lie anywhere in memory leaves
+LLVM takes seconds for them, and memory that a process never gives back. Code that may lie anywhere in memory leaves
 one thing open, 64 bit addresses of its own parts, so loading it takes a page; elsewhere LLVM compiles at each start.
 """
 
@@ -21,9 +21,17 @@ import numpy as np
 from perceiver_ar.registry import user_cache
 
 HELP, BEGIN, END = 1, 2, 3
-"""What `loops.called` is asked for in place of a frame, which no address is: to help, from when, and until when."""
+"""What `help` is asked for: to help, from when, and until when."""
 Function = Callable[[int], int]
-SOURCES = ("compiler.py", "loops.py", "machine_code.py", "vectors.py")
+SOURCES = (
+    "calls.py",
+    "compiler.py",
+    "frames.py",
+    "gradients.py",
+    "loops.py",
+    "machine_code.py",
+    "vectors.py",
+)
 SYMBOLS, RELOCATIONS = 2, 4
 """Types of sections of an ELF object (System V ABI, AMD64 supplement) ..."""
 WRITTEN, PLACED = 1, 2
@@ -44,24 +52,24 @@ SYMBOL = np.dtype(
 RELOCATION = np.dtype([("offset", "u8"), ("kind", "u4"), ("symbol", "u4"), ("addend", "i8")])
 
 
-def function(name: str) -> Function:
-    """The compiled function of a word that has this name in `loops`.
+def functions(*names: str) -> list[Function]:
+    """The compiled functions of a word that have these names in `calls`.
 
     Raises:
         ImportError: there is no LLVM for this machine, or the CPU lacks what the loops need.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        from perceiver_ar import compiler, loops
+        from perceiver_ar.kernels import calls, compiler
 
-        return compiler.compiled(loops.written(), name)
+        return compiler.compiled(calls.written(), names)
     path = user_cache("kernels", _key())
     if (code := _kept(path)) is None:
-        from perceiver_ar import compiler, loops
+        from perceiver_ar.kernels import calls, compiler
 
-        code = compiler.object_code(loops.written())
+        code = compiler.object_code(calls.written())
         with suppress(OSError):  # no home to write to: it compiles every time
             _keep(path, code)
-    return _placed(code, name)
+    return _placed(code, names)
 
 
 def _key() -> str:
@@ -98,8 +106,8 @@ def _keep(path: Path, code: bytes) -> None:
     new.replace(path)
 
 
-def _placed(code: bytes, name: str) -> Function:
-    """The function of that name in an ELF object, which gets a place in memory."""
+def _placed(code: bytes, wanted: tuple[str, ...]) -> list[Function]:
+    """The functions of those names in an ELF object, which gets a place in memory."""
     begin, count = int(np.frombuffer(code, "u8", 1, 0x28)[0]), int(np.frombuffer(code, "u2", 1, 0x3C)[0])
     sections = np.frombuffer(code, SECTION, count, begin)
 
@@ -134,10 +142,14 @@ def _placed(code: bytes, name: str) -> Function:
     if protect(ctypes.c_void_p(base), ctypes.c_size_t(fixed), may_run):
         raise ImportError("this system does not let a program run what it compiled")
     names = code[int(sections[int(named["link"])]["offset"]) :]
-    wanted = next(one for one in symbols if names[one["name"] :].startswith(name.encode() + b"\0"))
-    placed = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address(wanted))
-    placed.memory = memory  # type: ignore[attr-defined]  # which goes when the function goes
-    return placed
+
+    def placed(name: str) -> Function:
+        symbol = next(one for one in symbols if names[one["name"] :].startswith(name.encode() + b"\0"))
+        found = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address(symbol))
+        found.memory = memory  # type: ignore[attr-defined]  # which goes when the last function goes
+        return found
+
+    return [placed(name) for name in wanted]
 
 
 def _layout(sections: np.ndarray) -> tuple[dict[int, int], int, int]:

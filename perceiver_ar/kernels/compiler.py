@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from llvmlite import binding, ir
 
-from perceiver_ar.vectors import FEATURES
+from perceiver_ar.kernels.vectors import FEATURES
 
 
 def _machine() -> binding.TargetMachine:
@@ -35,11 +35,15 @@ def object_code(module: ir.Module) -> bytes:
     return machine.emit_object(_improved(module, machine))
 
 
-def compiled(module: ir.Module, name: str) -> Callable[[int], int]:
-    """The function of a word that has this name."""
+def compiled(module: ir.Module, names: tuple[str, ...]) -> list[Callable[[int], int]]:
+    """The functions of a word that have these names."""
     machine = _machine()
     engine = binding.create_mcjit_compiler(_improved(module, machine), machine)
     engine.finalize_object()
-    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(engine.get_function_address(name))
-    function.engine = engine  # type: ignore[attr-defined]  # which goes when the function goes
-    return function
+
+    def found(name: str) -> Callable[[int], int]:
+        function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(engine.get_function_address(name))
+        function.engine = engine  # type: ignore[attr-defined]  # which goes when the last function goes
+        return function
+
+    return [found(name) for name in names]
