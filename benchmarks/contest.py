@@ -11,6 +11,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -149,6 +150,19 @@ def serve(prepare: Callable[[dict[str, Any]], Callable[[], Measurement]]) -> Non
     answer(_versions())
     for _ in sys.stdin:
         answer(measure() | {"peak": peak_mib()})
+
+
+def steady(step: Callable[[], None], count: int) -> float:
+    """Mean seconds of so many steps behind one that is not counted.
+
+    A step's temporary arrays are fresh memory each time. While other processes have their turn a virtual machine may
+    hand what is free to its host, and then pays for all of it once more: up to half a second.
+    """
+    step()
+    begin = time.perf_counter()
+    for _ in range(count):
+        step()
+    return (time.perf_counter() - begin) / count
 
 
 def peak_mib() -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from benchmarks.contest import Measurement, Shape, serve
+from benchmarks.contest import Measurement, Shape, serve, steady
 from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import FIRST_DATA, ModelConfig
@@ -131,14 +131,14 @@ def training(model: ModelConfig, shape: Shape, steps: int) -> Callable[[], Measu
     size = (shape.batch, shape.context + 1)
     batch = batch_of_windows(np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, size))
 
-    def measure() -> Measurement:
+    def one() -> None:
         nonlocal state
-        begin = time.perf_counter()
-        for _ in range(steps):
-            state, nll = step(state, *batch)
+        state, nll = step(state, *batch)
         jax.block_until_ready(state)
-        seconds = (time.perf_counter() - begin) / steps
         assert np.isfinite(nll), "the loss is not finite"
+
+    def measure() -> Measurement:
+        seconds = steady(one, steps)
         return {"rate": shape.batch * shape.latents / seconds, "step": seconds}
 
     return measure

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
-from benchmarks.contest import Measurement, Shape, serve
+from benchmarks.contest import Measurement, Shape, serve, steady
 
 FIRST_DATA = 3
 
@@ -148,15 +148,15 @@ def training(shape: Shape, peer: str, steps: int) -> Callable[[], Measurement]:
     model, losses = student(shape, peer)
     adam = torch.optim.Adam(model.parameters(), lr=3e-4)
 
-    def measure() -> Measurement:
-        begin = time.perf_counter()
-        for _ in range(steps):
-            adam.zero_grad()
-            value, _ = losses(inputs, targets)
-            value.backward()
-            adam.step()
-        seconds = (time.perf_counter() - begin) / steps
+    def one() -> None:
+        adam.zero_grad()
+        value, _ = losses(inputs, targets)
+        value.backward()
+        adam.step()
         assert torch.isfinite(value), "the loss is not finite"
+
+    def measure() -> Measurement:
+        seconds = steady(one, steps)
         return {"rate": shape.batch * shape.latents / seconds, "step": seconds}
 
     return measure

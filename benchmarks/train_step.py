@@ -23,9 +23,9 @@ from benchmarks.report import heading, spread, table
 NAMES = ("ours", "ours-bfloat16", "ours-bfloat16-remat", "perceiver-ar-pytorch", "gpt2")
 
 NOTES = """\
-Median (least–greatest) of the rounds, each the mean over {steps} on one batch; random weights, no dropout; \
-float32 but for `ours-bfloat16` and `ours-bfloat16-remat`. `remat`: each latent layer is computed again in the \
-backward pass.
+Median (least–greatest) of the rounds, each the mean over {steps} on one batch, behind one that is not counted; \
+random weights, no dropout; float32 but for `ours-bfloat16` and `ours-bfloat16-remat`. `remat`: each latent layer is \
+computed again in the backward pass.
 - latents/s: predicted tokens a second, batch x latents a step. GPT-2, which has a layer more for the cross-attend, \
 predicts its whole context; only the last tokens of each example, as many as the others have latents, count here.
 - Adam: this project also clips gradients and adds a z-loss, as in the paper; the peers have torch.optim.Adam alone.
@@ -60,7 +60,7 @@ def row(name: str, shape: Shape, result: Result) -> list[str]:
 def main() -> None:
     """Measure, and print one table."""
     made = parser(__doc__, NAMES)
-    made.add_argument("--steps", type=positive, default=1, help="steps of each measurement (1)")
+    made.add_argument("--steps", type=positive, default=3, help="steps of each measurement (3)")
     options = parsed(made)
     if options.quick:
         options.steps = 1
