@@ -329,9 +329,10 @@ _no_latents = jax.jit(Latents.empty, static_argnums=(0, 1))  # in one call: two 
 def _prefill(
     model: PerceiverAR, tokens: Array, positions: Array, latents: int, start: Array
 ) -> tuple[Array, Cache]:
-    logits, cache = model(tokens, positions, latents, Cache.empty(model.config, tokens.shape[0], start))
+    empty = Cache.empty(model.config, tokens.shape[0], start)
+    logits, cache = model(tokens, positions, latents, empty, predict=1)
     assert cache is not None
-    return logits[:, -1], cache
+    return logits[:, 0], cache
 
 
 @partial(jax.jit, donate_argnames=("cache", "coming"))
@@ -349,9 +350,9 @@ def _refill(
     They see what is in the window from `start` on, and no latent of the cache's.
     """
     begin, start = jnp.asarray(begin, jnp.int32), jnp.asarray(start, jnp.int32)
-    logits, seen = model(tokens, positions, tokens.shape[1], cache.earlier(coming, begin, start))
+    logits, seen = model(tokens, positions, tokens.shape[1], cache.earlier(coming, begin, start), predict=1)
     assert seen is not None
-    return logits[:, -1], cache._replace(recent=seen.recent), seen.latents
+    return logits[:, 0], cache._replace(recent=seen.recent), seen.latents
 
 
 @partial(jax.jit, donate_argnames=("cache", "logits"))

@@ -160,15 +160,19 @@ class PerceiverAR(nnx.Module):
         latents: int,
         cache: Cache | None = None,
         *,
+        predict: int | None = None,
         key: Key | None = None,
-    ) -> tuple[Float[Array, "batch latents vocab"], Cache | None]:
-        """Logits of the token after each of the last `latents` tokens, and the cache with these tokens in it.
+    ) -> tuple[Float[Array, "batch predict vocab"], Cache | None]:
+        """Logits of the token after each of the last `predict` tokens, and the cache with all tokens in it.
 
         Training is this call without a cache; prefill with `Cache.empty`; a step is one token with one
         latent; a refill is calls on the last tokens again, with new latents (`Cache.earlier`). Only the first call on
         a cache may have more tokens than latents. Examples of unequal length are padded with `PAD` on the left.
 
         Args:
+            latents: how many of the last tokens are processed deeply.
+            predict: of how many of these logits are asked for; None: of all. With a cache the last layer then computes
+                no others.
             key: randomness of dropout and cross-attend dropout, in training only.
 
         Raises:
@@ -195,7 +199,10 @@ class PerceiverAR(nnx.Module):
         if cache is None:
             x = self._latent_stack(x, by, index[:, -latents:], order[-latents:], layer_key)
         else:
-            x, cache = self._cached_stack(x, by, index[:, -latents:], order[-latents:], cache)
+            asked = predict or latents
+            x, cache = self._cached_stack(x, by, index[:, -latents:], order[-latents:], cache, asked)
+        if predict:
+            x = x[:, -predict:]
         return project(self.norm(x), self.head, config.dtype), cache
 
     def unrolled(self) -> "PerceiverAR":
@@ -286,22 +293,23 @@ class PerceiverAR(nnx.Module):
             step, unroll = jax.checkpoint(step), 1
         return jax.lax.scan(step, x, (self._stack(), jnp.arange(self.config.layers)), unroll=unroll)[0]
 
-    def _cached_stack(self, x, by, index, order, cache):
-        """The same layers one by one, each with its part of the cache."""
-        kept, before = [], cache.latents
+    def _cached_stack(self, x, by, index, order, cache, predict):
+        """The same layers one by one, each with its part of the cache; the last gives but so many of the latents."""
+        kept, before, seq = [], cache.latents, x.shape[1]
         slots = before.slots
         examples = None if cache.prefix is None else cache.prefix.keys.shape[0] // self.config.cross_heads
         takes = x.shape[0] // examples if examples else 1
         given = by, index, order, before.filled, before.shared
-        for block, (keys, values) in zip(self._blocks(), before.layers, strict=True):
-            entries = Entries(keys, values, before.slots)
-            x, (keys, values, slots) = _cached_layer(block, x, entries, *given, cache.recent is None, takes)
+        counts = [seq] * (self.config.layers - 1) + [predict]
+        for block, (keys, values), count in zip(self._blocks(), before.layers, counts, strict=True):
+            entries, shape = Entries(keys, values, before.slots), (cache.recent is None, takes, count)
+            x, (keys, values, slots) = _cached_layer(block, x, entries, *given, *shape)
             kept.append((keys, values))
-        latents = Latents(tuple(kept), slots, before.filled + x.shape[1], before.shared)
+        latents = Latents(tuple(kept), slots, before.filled + seq, before.shared)
         return x, cache._replace(latents=latents, length=order[-1] + 1)
 
 
-@partial(jax.jit, static_argnums=(8, 9))  # for all layers are alike, and it is traced for the first alone
+@partial(jax.jit, static_argnums=(8, 9, 10))  # for all layers are alike, and it is traced for the first alone
 def _cached_layer(  # noqa: PLR0913
     block: Block,
     x: Array,
@@ -313,11 +321,16 @@ def _cached_layer(  # noqa: PLR0913
     shared: Array,
     first: bool,
     takes: int,
+    count: int,
 ) -> tuple[Array, Entries]:
-    """A latent layer whose keys and values go to `entries`; at the `first` call there is nothing else in these."""
+    """The last `count` latents behind a layer, and `entries` with the keys and values of all of them.
+
+    At the `first` call there is nothing else in these.
+    """
     new = block.entries(x, by, index)
     entries = entries.put(new, filled)
     store = new if first else entries  # which need not be read back
+    x, by, order = x[:, -count:], jax.tree.map(lambda part: part[:, -count:], by), order[-count:]
     attended = attend(block.queries(x, by), [store], order, aligned=first, alike=(takes, shared))
     return block.finish(x, attended, None), entries
 
