@@ -32,7 +32,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_is_compiled_once_and_a_damaged_file_is_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code = compiler.object_code(calls.written())
+    code = compiler.object_code(calls.written(("help",)))
     monkeypatch.setattr(machine_code, "user_cache", tmp_path.joinpath)
     monkeypatch.setattr(compiler, "object_code", lambda _: code)
     machine_code.functions("help")
@@ -55,7 +55,7 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
 
 @here
 def test_a_relocation_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = compiler.object_code(calls.written())
+    code = compiler.object_code(calls.written(("help",)))
     monkeypatch.setattr(machine_code, "ADDRESS", 2)
     with pytest.raises(ImportError, match="relocation"):
         machine_code._placed(code, ("help",))

@@ -22,12 +22,13 @@ from perceiver_ar.cache import EMPTY, Entries
 from perceiver_ar.kernels import machine_code
 from perceiver_ar.kernels.machine_code import BEGIN, END, HELP
 
-TARGETS = ("multiply", "attend", "attention_gradient", "weights_gradient")
-"""What XLA calls, with a prefix, since all libraries share its names."""
+CONTINUING, LEARNING = ("multiply", "attend"), ("attention_gradient", "weights_gradient")
+"""What XLA calls; derivatives are compiled when the first one is asked for."""
 PREFIX = "perceiver_ar_"
+"""Of their names, which all libraries share."""
 THREADS = 4
 """Most that compute one call together."""
-_HELP, *_KERNELS = machine_code.functions("help", *TARGETS)
+_HELP, *_CONTINUING = machine_code.functions("help", *CONTINUING)
 
 
 @cache
@@ -59,13 +60,25 @@ def helped() -> Iterator[None]:
 
 def usable() -> bool:
     """Whether XLA takes the kernels, and they compute; called once before they are used."""
-    for name, kernel in zip(TARGETS, _KERNELS, strict=True):
-        ffi.register_ffi_target(f"{PREFIX}{name}", ffi.pycapsule(kernel), platform="cpu")
+    _register(CONTINUING, _CONTINUING)
     try:
         with jax.ensure_compile_time_eval():
             return bool((multiply(jnp.ones((5, 3)), jnp.ones((2, 3), jnp.float16)) == 3).all())
     except jax.errors.JaxRuntimeError:  # another version of the interface
         return False
+
+
+def _register(names: tuple[str, ...], kernels: list[machine_code.Function]) -> None:
+    for name, kernel in zip(names, kernels, strict=True):
+        ffi.register_ffi_target(f"{PREFIX}{name}", ffi.pycapsule(kernel), platform="cpu")
+
+
+@cache
+def _learn() -> list[machine_code.Function]:
+    """Make derivatives known to XLA, which holds addresses alone: the functions must stay."""
+    kernels = machine_code.functions(*LEARNING)
+    _register(LEARNING, kernels)
+    return kernels
 
 
 def multiply(
@@ -121,6 +134,7 @@ def attention_gradient(
         index: must rise; the rest is as in `attend`.
         offset: each query's product of its average and the gradient of that.
     """
+    _learn()
     rows, count, dim = queries.shape
     slots = store.keys.shape[-1]
     seen = jnp.concatenate([_first(start)[None], index]).astype(jnp.int32)
@@ -135,6 +149,7 @@ def weights_gradient(
     gradient: Float[Array, "rows outputs"], x: Float[Array, "rows inputs"]
 ) -> Float[Array, "outputs inputs"]:
     """`gradient.T @ x` in float32, where XLA would turn a matrix first."""
+    _learn()
     return _call("weights_gradient", _floats(gradient.shape[1], x.shape[1]))(gradient, x)
 
 

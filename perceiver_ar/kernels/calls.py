@@ -8,6 +8,7 @@ from perceiver_ar.kernels.loops import attend, multiply
 from perceiver_ar.kernels.machine_code import BEGIN, END, HELP
 from perceiver_ar.kernels.vectors import Code, Value, Variable
 
+KERNELS = {kernel.__name__: kernel for kernel in (multiply, attend, attention_gradient, weights_gradient)}
 WORK, DONE, KERNEL, FRAME, PARTS, BUSY, HELPED = 0, 8, 16, 17, 18, 24, 32
 """Words of the board on which threads share a call; those that several write lie in cache lines of their own."""
 
@@ -50,6 +51,18 @@ def _work(module: ir.Module) -> Code:
     return code
 
 
+def _kernel(module: ir.Module, name: str, work: Code) -> None:
+    """What XLA calls for one of the kernels."""
+    parts, compute = KERNELS[name](module)
+    share = _share(module, compute, work)
+    code = Code(module, name, 1, exported=True)
+    frame = Frame(code.arguments[0])
+    frame.answer(code)
+    with code.when(frame.stage.equals(EXECUTE) & (frame.count > 0)):
+        code.call(share, code.arguments[0], parts(code, frame))
+    code.give(0)
+
+
 def _help(module: ir.Module, work: Code) -> None:
     """`kernels.helped` calls this."""
     code = Code(module, "help", 1, exported=True)
@@ -90,18 +103,13 @@ def _share(module: ir.Module, compute: Code, work: Code) -> Code:
     return code
 
 
-def written() -> ir.Module:
-    """All of it. XLA calls `multiply` and so on with a frame; 0 says that all is well."""
+def written(names: tuple[str, ...]) -> ir.Module:
+    """These functions for the outside. XLA calls `multiply` and so on with a frame; 0 says that all is well."""
     module = ir.Module()
     work = _work(module)
-    _help(module, work)
-    for kernel in (multiply, attend, attention_gradient, weights_gradient):
-        parts, compute = kernel(module)
-        share = _share(module, compute, work)
-        code = Code(module, kernel.__name__, 1, exported=True)
-        frame = Frame(code.arguments[0])
-        frame.answer(code)
-        with code.when(frame.stage.equals(EXECUTE) & (frame.count > 0)):
-            code.call(share, code.arguments[0], parts(code, frame))
-        code.give(0)
+    for name in names:
+        if name == "help":
+            _help(module, work)
+        else:
+            _kernel(module, name, work)
     return module

@@ -61,24 +61,24 @@ def functions(*names: str) -> list[Function]:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         from perceiver_ar.kernels import calls, compiler
 
-        return compiler.compiled(calls.written(), names)
-    path = user_cache("kernels", _key())
+        return compiler.compiled(calls.written(names), names)
+    path = user_cache("kernels", _key(names))
     if (code := _kept(path)) is None:
         from perceiver_ar.kernels import calls, compiler
 
-        code = compiler.object_code(calls.written())
+        code = compiler.object_code(calls.written(names))
         with suppress(OSError):  # no home to write to: it compiles every time
             _keep(path, code)
     return _placed(code, names)
 
 
-def _key() -> str:
-    """What the code depends on: its source, the compiler, and the CPU.
+def _key(names: tuple[str, ...]) -> str:
+    """What the code depends on: what it is for, its source, the compiler, and the CPU.
 
     Raises:
         ImportError: the system does not say which CPU it is.
     """
-    digest = hashlib.sha256(version("llvmlite").encode())
+    digest = hashlib.sha256(" ".join((version("llvmlite"), *names)).encode())
     for name in SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
     try:
