@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import jax
@@ -29,6 +30,8 @@ PREFIX = "perceiver_ar_"
 THREADS = 4
 """Most that compute one call together."""
 _HELP, *_CONTINUING = machine_code.functions("help", *CONTINUING)
+_LEARNING: list[machine_code.Function] = []
+_LOCK = Lock()
 
 
 @cache
@@ -73,12 +76,12 @@ def _register(names: tuple[str, ...], kernels: list[machine_code.Function]) -> N
         ffi.register_ffi_target(f"{PREFIX}{name}", ffi.pycapsule(kernel), platform="cpu")
 
 
-@cache
-def _learn() -> list[machine_code.Function]:
-    """Make derivatives known to XLA, which holds addresses alone: the functions must stay."""
-    kernels = machine_code.functions(*LEARNING)
-    _register(LEARNING, kernels)
-    return kernels
+def _learn() -> None:
+    """Make derivatives known to XLA, once, which holds addresses alone: the functions must stay."""
+    with _LOCK:
+        if not _LEARNING:
+            _LEARNING.extend(machine_code.functions(*LEARNING))
+            _register(LEARNING, _LEARNING)
 
 
 def multiply(

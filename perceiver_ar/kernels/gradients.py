@@ -16,6 +16,8 @@ QUERIES, KEYS = 64, 128
 """Whose scores are held at once: 32 KiB, and as much of their gradient, which the second cache holds."""
 TERMS, COLUMNS, OUTPUTS = 128, 64, 64
 """For the gradient of weights: rows and inputs that are summed over at once, 32 KiB, and the outputs of a part."""
+PARTS = 1024
+"""Most that heads are cut into: a board counts to 2^16."""
 NEVER = (1 << 31) - 1
 """An index that no query has reached."""
 
@@ -61,11 +63,8 @@ class _Gradient:
         self.slots, self.heads = size(given[5], 1), self.rows // size(given[6], 0)
         names = ("queries", "queries_turned", "gradient", "gradient_turned", "keys", "values")
         self.given = {name: array(given[n], FLOAT) for n, name in enumerate(names)}
-        self.index, self.seen, self.sides = (
-            array(given[6], INT32),
-            array(given[7], INT32),
-            array(given[8], FLOAT),
-        )
+        self.index, self.seen = array(given[6], INT32), array(given[7], INT32)
+        self.sides = array(given[8], FLOAT)
         self.to_queries, self.to_keys, self.to_values = (array(made[n], FLOAT) for n in range(3))
         self.weights, self.to_scores = code.scratch(KEYS * QUERIES), code.scratch(KEYS * QUERIES)
 
@@ -146,7 +145,7 @@ def attention_gradient(module: ir.Module) -> Kernel:
     for row in code.range(part, gradient.rows, parts):
         gradient.row(row)
     code.give(0)
-    return lambda _, frame: size(frame.arguments[0], 0), code
+    return lambda _, frame: size(frame.arguments[0], 0).least(PARTS), code
 
 
 def weights_gradient(module: ir.Module) -> Kernel:
