@@ -168,7 +168,7 @@ def _choosing(service: Service, parts: Parts) -> None:
 
 def _continuing(service: Service, parts: Parts) -> None:
     """Events of a run: begin, grow, stop, sound."""
-    buttons, ticket = [parts.go, parts.stop], gr.State(None)
+    controls, ticket = [parts.go, parts.stop, parts.start], gr.State(None)
 
     def begin(
         seconds: float,
@@ -208,7 +208,7 @@ def _continuing(service: Service, parts: Parts) -> None:
     begun = parts.go.click(
         begin,
         [*parts.settings, parts.lock],
-        [ticket, parts.settings[-1], *buttons, parts.status],
+        [ticket, parts.settings[-1], *controls, parts.status],
         concurrency_limit=None,  # not queue=False: the page shows no errors of events that pass the queue by
         **quiet,
     )
@@ -221,7 +221,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         concurrency_id="model",
         concurrency_limit=1,
     )
-    done.then(_idle, None, buttons, queue=False, **quiet)
+    done.then(_idle, None, controls, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
     parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)  # who types one means it
     _with_sound(service, done, parts.roll)
@@ -237,9 +237,9 @@ def _stopping(service: Service, parts: Parts) -> None:
         session.stop()
         if session.run and session.run.waiting:  # its turn may be minutes away
             return _bar(NO_MUSIC, 0), *_idle()
-        return gr.skip(), gr.skip(), gr.skip()
+        return tuple(gr.skip() for _ in outputs)
 
-    outputs = [parts.status, parts.go, parts.stop]
+    outputs = [parts.status, parts.go, parts.stop, parts.start]
     parts.stop.click(stop, None, outputs, api_name="stop", queue=False, show_progress="hidden")
 
 
@@ -287,14 +287,14 @@ def _drawn(session: Session) -> Any:
     return served(session.picture())
 
 
-def _busy() -> tuple[Any, Any]:
-    """The buttons while it works: nothing to continue, something to stop."""
-    return gr.update(interactive=False), gr.update(interactive=True)
+def _busy() -> tuple[Any, ...]:
+    """The controls while it works: nothing to continue, something to stop, and what it goes on from stays."""
+    return gr.update(interactive=False), gr.update(interactive=True), gr.update(interactive=False)
 
 
-def _idle() -> tuple[Any, Any]:
-    """The buttons while it does not."""
-    return gr.update(interactive=True), gr.update(interactive=False)
+def _idle() -> tuple[Any, ...]:
+    """The controls while it does not."""
+    return gr.update(interactive=True), gr.update(interactive=False), gr.update(interactive=True)
 
 
 def _request(

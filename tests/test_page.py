@@ -166,8 +166,10 @@ def test_upload_watch_stop_finish_play_and_download(page: Page, scale: Path, tmp
     assert page.tab.evaluate(PIXELS, "--new") > 10
     assert "of 300 s of music" in page.tab.inner_text("#status")
     assert not page.tab.is_visible("#roll a.midi"), "it is still being made"
+    assert page.tab.is_disabled("#start input[type=range]"), "what it goes on from stays"
     page.tab.click("#stop")
     page.says("#status", "Stopped: ")
+    page.tab.wait_for_selector("#start input[type=range]:enabled", timeout=PATIENCE)
     kept = page.download("midi", tmp_path)
     assert kept.name == "größer 音-continued-1.mid"
     assert ORIGINAL in kept.read_bytes()
