@@ -25,7 +25,7 @@ continue:
 test: $(READY)
 	@$(BIN)/python tests/chromium.py
 	@# Two processes for what mostly compiles; the page is then tested with the machine to itself.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not browser"
 	$(BIN)/python -m pytest -m browser
 
 lint: $(READY)

@@ -312,4 +312,4 @@ print((held("VmHWM") - before) // 1024)
 def test_a_long_context_takes_far_less_memory_than_its_scores() -> None:
     """Two heads, 1,024 latents and 131,072 tokens, there and back: the scores alone would be 1,024 MiB."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert 32 < int(done.stdout) < 512  # the gradients themselves are 32
+    assert 4 < int(done.stdout) < 512  # of the gradients, 32, a part may find room in what was free
