@@ -159,13 +159,16 @@ def _aligned(
 def _aligned_forward(
     queries: Array, keys: Array, values: Array, slots: Array, index: Array, start: Array
 ) -> tuple[Array, tuple]:
-    store, rounded = Entries(keys, values, slots), queries.astype(keys.dtype)
-    if fast := kernels():
-        average, normaliser = fast.attend_whole(_widened(rounded), _widened(store), index, start)
+    store, like_queries = (
+        Entries(keys, values, slots),
+        queries[:0],
+    )  # carries their type, which the gradient shall have
+    if fast := kernels():  # they multiply in float32: nothing is gained by rounding
+        average, normaliser = fast.attend_whole(*_widened((queries, store)), index, start)
     else:
-        average, normaliser = _average_and_normaliser(rounded, store, index, start)
-    # An empty slice carries the type of the queries, which the gradient shall have.
-    return average, (rounded, queries[:0], store, index, start, average, normaliser)
+        queries = queries.astype(keys.dtype)
+        average, normaliser = _average_and_normaliser(queries, store, index, start)
+    return average, (queries, like_queries, store, index, start, average, normaliser)
 
 
 def _average_and_normaliser(

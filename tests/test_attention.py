@@ -265,18 +265,17 @@ def test_a_gpus_kernel_gives_the_same_with_its_gradients(prefix: int) -> None:
 
 
 @pytest.mark.parametrize("prefix", [0, 140])
-def test_gradients_in_bfloat16_are_those_of_rounded_factors(ways: None, prefix: int) -> None:
+def test_gradients_in_bfloat16_are_near_those_in_float32(prefix: int) -> None:
     """With and without a prefix: latents of one block alone are products of other shapes to a compiler."""
-    entries = store(2, padded(prefix + 60, 3))
+    entries, q = store(2, padded(prefix + 60, 3)), queries(2, 60)
     index = jnp.arange(prefix, prefix + 60)
-    factors = [x.astype(jnp.bfloat16).astype(jnp.float32) for x in (queries(2, 60), *entries[:2])]
 
     def gradients(dtype: str) -> tuple[jax.Array, ...]:
         def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
             rounded = Entries(keys.astype(dtype), values.astype(dtype), entries.index)
             return jnp.square(attend_whole(q, rounded, index)).sum()
 
-        return jax.jit(jax.grad(loss, (0, 1, 2)))(*factors)
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
 
     for coarse, fine in zip(gradients("bfloat16"), gradients("float32"), strict=True):
         assert coarse.dtype == jnp.float32
@@ -285,25 +284,24 @@ def test_gradients_in_bfloat16_are_those_of_rounded_factors(ways: None, prefix: 
 
 MEMORY = r"""
 import re, pathlib
-import jax, jax.numpy as jnp
-from perceiver_ar import memory
+import jax, jax.numpy as jnp, numpy as np
 from perceiver_ar.attention import attend_whole
 from perceiver_ar.cache import Entries
 
-def held(what):  # not getrusage: what it says begins with the parent's peak
-    return int(re.search(what + r":\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+def peak():  # not getrusage: what it says begins with the parent's peak
+    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 
 def loss(queries, keys, values):
     store = Entries(keys, values, jnp.arange(131072)[None])
     return jnp.square(attend_whole(queries, store, jnp.arange(131072 - 1024, 131072))).sum()
 
 shapes = (2, 1024, 16), (2, 16, 131072), (2, 131072, 16)
-arguments = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+rng = np.random.default_rng(0)  # JAX's own would take memory of its own, and give it back when it likes
+arguments = [jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in shapes]
 jax.block_until_ready(arguments)
-memory.give_back()
-before = held("VmRSS")
+before = peak()
 jax.block_until_ready(jax.jit(jax.grad(loss, (0, 1, 2)))(*arguments))
-print((held("VmHWM") - before) // 1024)
+print((peak() - before) // 1024)
 """
 
 
@@ -312,4 +310,4 @@ print((held("VmHWM") - before) // 1024)
 def test_a_long_context_takes_far_less_memory_than_its_scores() -> None:
     """Two heads, 1,024 latents and 131,072 tokens, there and back: the scores alone would be 1,024 MiB."""
     done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert 4 < int(done.stdout) < 512  # of the gradients, 32, a part may find room in what was free
+    assert 16 < int(done.stdout) < 512

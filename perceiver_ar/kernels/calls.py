@@ -51,15 +51,14 @@ def _work(module: ir.Module) -> Code:
     return code
 
 
-def _kernel(module: ir.Module, name: str, work: Code) -> None:
+def _kernel(module: ir.Module, name: str, share: Code) -> None:
     """What XLA calls for one of the kernels."""
     parts, compute = KERNELS[name](module)
-    share = _share(module, compute, work)
     code = Code(module, name, 1, exported=True)
     frame = Frame(code.arguments[0])
     frame.answer(code)
     with code.when(frame.stage.equals(EXECUTE) & (frame.count > 0)):
-        code.call(share, code.arguments[0], parts(code, frame))
+        code.call(share, code.address_of(compute), code.arguments[0], parts(code, frame))
     code.give(0)
 
 
@@ -77,17 +76,17 @@ def _help(module: ir.Module, work: Code) -> None:
     code.give(0)
 
 
-def _share(module: ir.Module, compute: Code, work: Code) -> Code:
-    """A function of a frame and a number of parts that computes them all.
+def _share(module: ir.Module, work: Code) -> Code:
+    """A function of a kernel's address, a frame and a number of parts that computes them all.
 
     Helpers take some where there are such, and else threads of XLA's pool, which may be busy.
     """
-    code = Code(module, f"share_{compute.function.name}", 2)
-    frame, parts = code.arguments
+    code = Code(module, "share", 3)
+    kernel, frame, parts = code.arguments
     board, alone = _Board(code), Variable(parts)
     with code.when(parts > 1), code.when(code.exchanged(board.place(BUSY), 0, 1)):
         alone.value = code.word(0)
-        board[KERNEL], board[FRAME], board[PARTS], board[DONE] = code.address_of(compute), frame, parts, 0
+        board[KERNEL], board[FRAME], board[PARTS], board[DONE] = kernel, frame, parts, 0
         board[WORK] = (((board[WORK] >> 16) + 1) << 16) | parts
         with code.when(board[HELPED].equals(0)):
             pool = Frame(frame)
@@ -98,7 +97,7 @@ def _share(module: ir.Module, compute: Code, work: Code) -> Code:
             pass
         board[BUSY] = 0
     for part in code.range(0, alone.value):
-        code.call(compute, frame, part, parts)
+        code.call_at(kernel, frame, part, parts)
     code.give(0)
     return code
 
@@ -107,9 +106,10 @@ def written(names: tuple[str, ...]) -> ir.Module:
     """These functions for the outside. XLA calls `multiply` and so on with a frame; 0 says that all is well."""
     module = ir.Module()
     work = _work(module)
+    share = _share(module, work)
     for name in names:
         if name == "help":
             _help(module, work)
         else:
-            _kernel(module, name, work)
+            _kernel(module, name, share)
     return module
