@@ -83,6 +83,8 @@ class Latents(NamedTuple):
 
     layers: tuple[tuple[Float[Array, "rows dim slots"], Float[Array, "rows slots dim"]], ...]
     """Keys and values of each layer."""
+    inputs: Float[Array, "batch slots width"]
+    """What each latent was before the first layer: the cross-attend's, which a refill need not compute again."""
     slots: Int[Array, "examples slots"]
     """Index of the latent in each slot, the same in all layers."""
     filled: Int[Array, ""]
@@ -95,9 +97,10 @@ class Latents(NamedTuple):
         """None yet, with room for all that the config allows."""
         heads = (batch, config.heads, config.width // config.heads)
         layers = [Entries.empty(heads, config.latents, config.dtype, batch) for _ in range(config.layers)]
+        inputs = jnp.zeros((batch, config.latents, config.width))
         slots = jnp.full((batch, config.latents), EMPTY, jnp.int32)
         filled, shared = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # each its own, to be donated
-        return cls(tuple((keys, values) for keys, values, _ in layers), slots, filled, shared)
+        return cls(tuple((keys, values) for keys, values, _ in layers), inputs, slots, filled, shared)
 
 
 class Cache(NamedTuple):
@@ -120,6 +123,8 @@ class Cache(NamedTuple):
     """First index still inside the context window."""
     origin: Int[Array, ""]
     """Index of the first token after the first call: slot 0 of the ring."""
+    known: Float[Array, "batch seq width"] | None = None
+    """What the cross-attend gives the tokens of the next call, where that is known; see `earlier`."""
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, start: Int[Array, ""] | int = 0) -> "Cache":
@@ -147,15 +152,26 @@ class Cache(NamedTuple):
             recent=Entries.empty(heads, slots, config.dtype),
             latents=self.latents._replace(
                 layers=jax.tree.map(lambda x: repeat(x, config.heads), self.latents.layers),
+                inputs=repeat(self.latents.inputs, 1),
                 slots=repeat(self.latents.slots, 1),
                 shared=jnp.copy(self.latents.filled),
             ),
             origin=jnp.copy(self.length),
         )
 
-    def earlier(self, latents: Latents, length: Int[Array, ""], start: Int[Array, ""]) -> "Cache":
+    def earlier(
+        self, latents: Latents, length: Int[Array, ""], start: Int[Array, ""], known: int = 0
+    ) -> "Cache":
         """The cache as it was at `length`, with other latents: for a call on tokens that are in it already.
 
         Their cross-attend entries stay where they are, those past `length` unseen until they are written again.
+
+        Args:
+            known: of so many tokens the latents of this cache say what the cross-attend gives them, since `start` is
+                what it was for these: then it is not computed again.
         """
-        return self._replace(latents=latents, length=length, start=start)
+        found = None
+        if known:
+            at = self.latents.filled - (self.length - length)
+            found = jax.lax.dynamic_slice_in_dim(self.latents.inputs, at, known, axis=1)
+        return self._replace(latents=latents, length=length, start=start, known=found)

@@ -3,11 +3,9 @@
 Tokens in, tokens out; music and files are other modules' business.
 """
 
-import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from functools import partial
-from threading import Event, Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from perceiver_ar import memory
+from perceiver_ar.ahead import Ahead, Program, Shape
 from perceiver_ar.cache import Cache, Latents
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
@@ -127,7 +126,7 @@ class _Run:
         seed: int,
         chunk: int,
     ) -> None:
-        self.chunk, self.closed = chunk, Event()
+        self.chunk, self.ahead = chunk, Ahead()
         self.model, self.codec, self.config = model.unrolled(), codec, model.config
         self.legal, self.values = jnp.asarray(codec.legal), sampling.values()
         rows = jnp.arange(len(primers) * takes)
@@ -150,8 +149,7 @@ class _Run:
         self.shift = np.repeat([size - len(primer) for primer in primers], takes)
         self.history = np.repeat(tokens, takes, axis=0)
         self.origin = self.length = size
-        self.compiled: set[tuple[int, bool]] = set()
-        self.compiler: tuple[tuple[int, bool], Thread] | None = None
+        self.ahead.begun.clear()
         self.room = self.config.latents - latents
         positions = self._positions(0, size)[::takes]
         with helped():
@@ -168,7 +166,7 @@ class _Run:
         if self.room == 0:
             self._turn()
         else:
-            self._refill(wait=False)
+            self._refill()
         steps = min(self.chunk, self.room)
         with helped():
             self.cache, self.logits, self.lately, tokens, logits = _steps(*self._arguments(self.cache, steps))
@@ -183,26 +181,29 @@ class _Run:
         """The length at which the latents will be full."""
         return self.length + self.room
 
-    def _refill(self, *, wait: bool) -> None:
+    def _refill(self) -> None:
         """Recompute of the last half of the latents what is there already, so that nobody waits when they are full.
 
         It begins as late as two tokens recomputed for each new one allow: a continuation that ends before has no use
-        for it. While its program is being compiled it is put off, unless somebody has to `wait`.
+        for it. Until its program is compiled it is put off.
         """
-        start = self._start(self.full + refill_room(self.config))
+        shape, start = self._shape(), self._start(self.full + refill_room(self.config))
         while self.full - self.ready >= 2 * self.room:
             size = (self.full - self.ready) % self.piece or self.piece
             late = self.ready + size > self.length
-            if late or self._begins_again(self.full) or not self._compiled(self._shape(), wait=wait):
+            if late or self._begins_again(self.full) or not self.ahead.ready(shape.refill(size)):
                 return
             if self.coming is None:
                 self.coming = _no_latents(self.config, len(self.history))
             at = self.ready - self.length + self.history.shape[1]
             tokens, positions = self.history[:, at : at + size], self._positions(self.ready, size)
             with helped():
-                logits, self.cache, self.coming = jax.block_until_ready(
-                    _refill(self.model, self.cache, self.coming, tokens, positions, self.ready, start)
+                seen = _seen(self.cache, shape)
+                logits, seen, self.coming = jax.block_until_ready(
+                    _refill(self.model, seen, self.coming, tokens, positions, self.ready, start)
                 )
+            prefix, recent = self.cache.prefix, self.cache.recent
+            self.cache = seen._replace(prefix=prefix, recent=recent) if shape.known else seen
             self.ready += size
             if self.ready == self.full:
                 self.logits = logits
@@ -213,13 +214,15 @@ class _Run:
             self.room = refill_room(self.config)
             self._prefill([row[row != PAD] for row in self.history], 1)
             return
-        self._refill(wait=True)
-        assert self.coming is not None
         needs = self._needs(self.length)
-        self._compiled(needs, wait=True)
+        while not all(map(self.ahead.ready, {needs.steps, *self._refills(self._shape())})):
+            self.ahead.wait()
+            self._compile_ahead()
+        self._refill()
+        assert self.coming is not None
         self.room = refill_room(self.config)
         start = jnp.asarray(self._start(self.full), jnp.int32)
-        self.cache = _fitted(self.cache, *needs)._replace(latents=self.coming, start=start)
+        self.cache = _fitted(self.cache, needs)._replace(latents=self.coming, start=start)
         self.coming, self.ready = None, self.full - refilled(self.config)
 
     def _start(self, end: int) -> int:
@@ -230,70 +233,62 @@ class _Run:
         """Whether a refill at `length` is a prefill: absolute positions end with the context."""
         return self.config.position != "rotary" and length + refill_room(self.config) > self.config.context
 
-    def _shape(self) -> tuple[int, bool]:
-        """Slots of the ring, and whether there is a prefix: what the programs depend on."""
-        assert self.cache.recent is not None
-        return self.cache.recent.keys.shape[-1], self.cache.prefix is not None
+    def _known(self, end: int) -> bool:
+        """Whether the window up to `end`, and that up to the end of the fill behind it, begin with the same token."""
+        before, behind = self._start(end), self._start(end + refill_room(self.config))
+        return before == behind or behind <= self.shift.min()
 
-    def _needs(self, length: int) -> tuple[int, bool]:
+    def _shape(self) -> Shape:
+        """What there is."""
+        assert self.cache.recent is not None
+        slots, prefix = self.cache.recent.keys.shape[-1], self.cache.prefix is not None
+        return Shape(slots, prefix, self._known(self.full))
+
+    def _needs(self, length: int) -> Shape:
         """The shape for what follows a refill at `length`."""
-        ring, visible = self._shape()
+        ring, visible, _ = self._shape()
         context, end = self.config.context, length + refill_room(self.config)
         needed = min(end - self.origin, context)
         if self.cache.prefix is not None:
             visible = end - context < self.cache.prefix.keys.shape[-1]
-        return (ring if needed <= ring else min(max(2 * ring, needed), context)), visible
-
-    def _compiled(self, shape: tuple[int, bool], *, wait: bool) -> bool:
-        """Whether no thread is compiling for this shape; with `wait`, once that is so."""
-        if self.compiler and self.compiler[0] == shape:
-            if wait:
-                self.compiler[1].join()
-            return not self.compiler[1].is_alive()
-        return True
+        slots = ring if needed <= ring else min(max(2 * ring, needed), context)
+        return Shape(slots, visible, self._known(end))
 
     def _compile_ahead(self) -> None:
-        """Compile in the background what will be needed before long and is not compiled yet.
-
-        The thread is no daemon, since a compiler that loses its interpreter aborts loudly: a program that ends at that
-        moment waits for what is being compiled.
-        """
-        if self.compiler and self.compiler[1].is_alive():
+        """Compile in the background what will be needed before long and is not compiled yet."""
+        if self.ahead.busy:
             return
-        every, now = refill_room(self.config), self._shape()
-        refills = range(self.full, self.full + max(RING, every), every)
-        shapes = [now, *(self._needs(length) for length in refills)]
-        for length, shape in zip([self.full, *refills], shapes, strict=True):
-            if self._begins_again(length):
+        every, shape = refill_room(self.config), self._shape()
+        self.ahead.begun.add(shape.steps)
+        for end in range(self.full, self.full + max(RING, every) + 1, every):
+            refills = {} if self._begins_again(end) else self._refills(shape)
+            if missing := {shape.steps, *refills} - self.ahead.begun:
+                programs = self._programs(shape)
+                self.ahead.compile({name: what for name, what in programs.items() if name in missing})
+            if missing or not refills:
                 return
-            if shape not in self.compiled:
-                break
-        else:
-            return
-        cache = jax.eval_shape(lambda cache: _fitted(cache, *shape), self.cache)
-        programs = [] if shape == now else [(_steps, self._arguments(cache, self.chunk))]
+            shape = self._needs(end)
+
+    def _refills(self, shape: Shape) -> dict[tuple, int]:
+        """The sizes of a refill's pieces, by the names of their programs."""
         count = refilled(self.config)
-        for size in {min(count, self.piece), count % self.piece or self.piece}:
+        return {
+            shape.refill(size): size for size in (min(count, self.piece), count % self.piece or self.piece)
+        }
+
+    def _programs(self, shape: Shape) -> dict[Hashable, Program]:
+        """What a shape needs, by its names."""
+        cache = jax.eval_shape(lambda cache: _fitted(cache, shape), self.cache)
+        programs: dict[Hashable, Program] = {shape.steps: (_steps, self._arguments(cache, self.chunk))}
+        for name, size in self._refills(shape).items():
             positions = self._positions(0, size)
-            given = self.model, cache, cache.latents, positions[:, :, 0], positions, 0, 0
-            programs.append((_refill, given))
-        programs = [(program, jax.tree.map(_abstract, given)) for program, given in programs]
-
-        def compile_all(closed: Event = self.closed) -> None:  # and not all that the run holds
-            memory.give_back()  # of what the first programs took
-            with contextlib.suppress(Exception):  # who needs the program meets the same error, and handles it
-                for program, given in programs:
-                    if not closed.is_set():
-                        program.lower(*given).compile()
-            memory.give_back()
-
-        self.compiled.add(shape)
-        self.compiler = shape, Thread(target=compile_all, name="compile")
-        self.compiler[1].start()
+            given = self.model, _seen(cache, shape), cache.latents, positions[:, :, 0], positions, 0, 0
+            programs[name] = _refill, given
+        return programs
 
     def close(self) -> None:
         """Nothing more will be needed, nor asked for."""
-        self.closed.set()
+        self.ahead.close()
         del self.cache, self.coming, self.logits
         memory.give_back()
 
@@ -309,17 +304,17 @@ class _Run:
         return self.codec.positions(0, begin + count)[np.maximum(wanted, 0)]
 
 
-def _abstract(x: Any) -> Any:
-    """What a compiler must know of an array, whose data may be gone when it asks; a number stays as it is."""
-    return x if isinstance(x, int) else jax.ShapeDtypeStruct(x.shape, x.dtype)
-
-
-def _fitted(cache: Cache, slots: int, prefix: bool) -> Cache:
-    """The cache with a ring of `slots`, and without its prefix unless that is still in the window."""
+def _fitted(cache: Cache, shape: Shape) -> Cache:
+    """The cache with a ring of so many slots, and without its prefix unless that is still in the window."""
     assert cache.recent is not None
-    if slots > cache.recent.keys.shape[-1]:
-        cache = cache._replace(recent=cache.recent.grow(slots))
-    return cache if prefix else cache._replace(prefix=None)
+    if shape.slots > cache.recent.keys.shape[-1]:
+        cache = cache._replace(recent=cache.recent.grow(shape.slots))
+    return cache if shape.prefix else cache._replace(prefix=None)
+
+
+def _seen(cache: Cache, shape: Shape) -> Cache:
+    """What a refill looks at: where the cross-attend's results are known not its entries, of whatever size."""
+    return cache._replace(prefix=None, recent=None) if shape.known else cache
 
 
 _no_latents = jax.jit(Latents.empty, static_argnums=(0, 1))  # in one call: two dozen take 5 ms
@@ -347,10 +342,12 @@ def _refill(
 ) -> tuple[Array, Cache, Latents]:
     """Compute latents for `tokens`, which begin at index `begin` and are in the cache already, behind those `coming`.
 
-    They see what is in the window from `start` on, and no latent of the cache's.
+    They see what is in the window from `start` on, and no latent of the cache's. A cache without entries is one whose
+    latents know what the cross-attend gives.
     """
-    begin, start = jnp.asarray(begin, jnp.int32), jnp.asarray(start, jnp.int32)
-    logits, seen = model(tokens, positions, tokens.shape[1], cache.earlier(coming, begin, start), predict=1)
+    begin, start, count = jnp.asarray(begin, jnp.int32), jnp.asarray(start, jnp.int32), tokens.shape[1]
+    earlier = cache.earlier(coming, begin, start, 0 if cache.recent else count)
+    logits, seen = model(tokens, positions, count, earlier, predict=1)
     assert seen is not None
     return logits[:, 0], cache._replace(recent=seen.recent), seen.latents
 

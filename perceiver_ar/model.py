@@ -245,6 +245,8 @@ class PerceiverAR(nnx.Module):
 
     def _cross_attend(self, tokens, positions, index, order, latents, cache, key):
         """The latents after the cross-attend, (batch, latents, width), and the cache with its new entries."""
+        if cache is not None and cache.known is not None:
+            return cache.known, cache
         parts = cache is not None and tokens.shape[1] > PART
         new = (self._entries_in_parts if parts else self._entries)(tokens, positions, index)
         positions = positions[:, -latents:]
@@ -295,18 +297,20 @@ class PerceiverAR(nnx.Module):
 
     def _cached_stack(self, x, by, index, order, cache, predict):
         """The same layers one by one, each with its part of the cache; the last gives but so many of the latents."""
-        kept, before, seq = [], cache.latents, x.shape[1]
+        kept, before, first, seq = [], cache.latents, x, x.shape[1]
         slots = before.slots
         examples = None if cache.prefix is None else cache.prefix.keys.shape[0] // self.config.cross_heads
         takes = x.shape[0] // examples if examples else 1
+        fresh = cache.recent is None and cache.known is None
         given = by, index, order, before.filled, before.shared
         counts = [seq] * (self.config.layers - 1) + [predict]
         for block, (keys, values), count in zip(self._blocks(), before.layers, counts, strict=True):
-            entries, shape = Entries(keys, values, before.slots), (cache.recent is None, takes, count)
+            entries, shape = Entries(keys, values, before.slots), (fresh, takes, count)
             x, (keys, values, slots) = _cached_layer(block, x, entries, *given, *shape)
             kept.append((keys, values))
-        latents = Latents(tuple(kept), slots, before.filled + seq, before.shared)
-        return x, cache._replace(latents=latents, length=order[-1] + 1)
+        inputs = jax.lax.dynamic_update_slice_in_dim(before.inputs, first, before.filled, axis=1)
+        latents = Latents(tuple(kept), inputs, slots, before.filled + seq, before.shared)
+        return x, cache._replace(latents=latents, length=order[-1] + 1, known=None)
 
 
 @partial(jax.jit, static_argnums=(8, 9, 10))  # for all layers are alike, and it is traced for the first alone

@@ -18,7 +18,7 @@ TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
     {"config", "memory", "registry"},
-    {"positions", "cache", "kernels", "products"},
+    {"ahead", "positions", "cache", "kernels", "products"},
     {"attention"},
     {"model"},
     {"sampling"},

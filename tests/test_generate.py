@@ -156,9 +156,10 @@ def test_logits_survive_a_refill_that_is_ahead_of_the_tokens(monkeypatch: pytest
     between: list[int] = []
     refill = generation._Run._refill
 
-    def counted(run: Any, *, wait: bool) -> None:
+    def counted(run: Any) -> None:
+        run.ahead.wait()
         before = run.ready
-        refill(run, wait=True)
+        refill(run)
         between.append((run.ready - before) * (run.room > 0))
 
     monkeypatch.setattr(generation._Run, "_refill", counted)

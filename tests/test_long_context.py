@@ -64,9 +64,23 @@ def test_a_run_compiles_few_programs_and_the_next_one_none(monkeypatch: pytest.M
     prefills, steps, refills = compiled(0, primer, Sampling())
     assert prefills == 1
     sizes = 3  # the ring has 8, 16 and 32 slots, and the prefix leaves the window once
-    assert steps <= sizes + 1 and refills <= sizes + 1
+    assert steps <= sizes + 1 and refills <= 1 + sizes + 1
     other = np.full(18, VOCAB - 1, np.int32)  # another length in the same bucket
     assert compiled(1, other, Sampling(temperature=0.5, top_p=0.9)) == [0, 0, 0]
+
+
+def test_while_the_window_stands_still_one_program_refills_behind_a_ring_of_any_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It begins with what the cross-attend gave, and does not look at its keys and values."""
+    monkeypatch.setattr(generation, "RING", 8)
+    programs: list[Any] = [generation._steps, generation._refill]
+    before = [program._cache_size() for program in programs]
+    model = small_model(small_config(width=16, context=96, rotary_fraction=0.25))
+    chunks = generate(model, ToyCodec(), [np.full(20, FIRST_DATA, np.int32)], chunk=4)
+    assert sum(chunk.tokens.shape[1] for chunk in islice(chunks, 16)) == 64
+    steps, refills = (program._cache_size() - count for program, count in zip(programs, before, strict=True))
+    assert steps == 4 and refills == 1  # with 8, 16, 32 and 64 slots
 
 
 @pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
