@@ -96,7 +96,7 @@ def attend(
     Returns:
         The averages in float32; a query that sees nothing gets finite values of no meaning.
     """
-    if stores[0].keys.dtype == jnp.float32 and (fast := kernels()):
+    if stores[0].keys.dtype in (jnp.float32, jnp.float16) and (fast := kernels()):
         return fast.attend(queries, stores, index, start, alike)
     if aligned:
         return attend_whole(queries, stores[0], index, start)

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from perceiver_ar.config import ModelConfig
+from perceiver_ar.products import cache_dtype
 
 EMPTY = -1
 """Index of a slot that holds nothing, or padding: never attended to."""
@@ -37,6 +39,10 @@ class Entries(NamedTuple):
             jnp.zeros((batch * count, slots, dim), dtype),
             jnp.full((examples, slots), EMPTY, jnp.int32),
         )
+
+    def to(self, dtype: str | np.dtype) -> "Entries":
+        """The same in another type."""
+        return self._replace(keys=self.keys.astype(dtype), values=self.values.astype(dtype))
 
     def part(self, at: Array | int, count: int) -> "Entries":
         """`count` slots from `at` on."""
@@ -96,7 +102,9 @@ class Latents(NamedTuple):
     def empty(cls, config: ModelConfig, batch: int) -> "Latents":
         """None yet, with room for all that the config allows."""
         heads = (batch, config.heads, config.width // config.heads)
-        layers = [Entries.empty(heads, config.latents, config.dtype, batch) for _ in range(config.layers)]
+        layers = [
+            Entries.empty(heads, config.latents, cache_dtype(config), batch) for _ in range(config.layers)
+        ]
         inputs = jnp.zeros((batch, config.latents, config.width))
         slots = jnp.full((batch, config.latents), EMPTY, jnp.int32)
         filled, shared = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)  # each its own, to be donated
@@ -149,7 +157,7 @@ class Cache(NamedTuple):
             config.width // config.cross_heads,
         )
         return self._replace(
-            recent=Entries.empty(heads, slots, config.dtype),
+            recent=Entries.empty(heads, slots, cache_dtype(config)),
             latents=self.latents._replace(
                 layers=jax.tree.map(lambda x: repeat(x, config.heads), self.latents.layers),
                 inputs=repeat(self.latents.inputs, 1),

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 Position = Literal["rotary", "sinusoidal", "learned"]
 DType = Literal["float32", "bfloat16"]
+CacheDType = Literal["float32", "float16", "bfloat16", None]
 
 PAD, EOS, SOS = 0, 1, 2
 """Reserved tokens of every domain; data starts at `FIRST_DATA` (Perceiver AR, released code)."""
@@ -49,7 +50,10 @@ class ModelConfig:
     cross_attend_dropout: float = 0.0
     """Part of the prefix (inputs before the latents) that one training example drops (paper, appendix)."""
     dtype: DType = "float32"
-    """Type of the cache, and of the factors of products of more than a few rows; all else is float32 always."""
+    """Type of the factors of products of more than a few rows; all else but the cache is float32 always."""
+    cache_dtype: CacheDType = None
+    """Type of the keys and values that are kept between calls; None: `dtype`. float16 is for a CPU's kernels, and half
+    of what they read: where there are none, float32 is kept in its place."""
     remat: bool = False
     """Recompute each latent layer in the backward pass rather than keep its activations."""
 
@@ -76,7 +80,7 @@ class ModelConfig:
             raise ValueError(
                 f"longest_wavelength must be at least 8 positions, not {self.longest_wavelength}"
             )
-        for name, kind in (("position", Position), ("dtype", DType)):
+        for name, kind in (("position", Position), ("dtype", DType), ("cache_dtype", CacheDType)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}")
         self._check_shape()

@@ -55,9 +55,8 @@ def refill_room(config: ModelConfig) -> int:
 
 def piece_of(config: ModelConfig, rows: int) -> int:
     """Tokens a row of a piece of a refill: a half, a quarter ... of it, whichever is no more than `WORK`."""
-    weights = (
-        12 * config.width**2 * (config.layers + 1)
-    )  # four matrices of attention, and two that are four times as large
+    # Four matrices of attention, and two that are four times as large; of the last layer two are all that is needed.
+    weights = (12 * (config.layers - 1) + 2) * config.width**2
     piece = refilled(config)
     while piece > 1 and piece * rows * weights > WORK:
         piece = (piece + 1) // 2

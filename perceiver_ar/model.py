@@ -12,7 +12,7 @@ from perceiver_ar import positions as where
 from perceiver_ar.attention import attend, attend_whole
 from perceiver_ar.cache import EMPTY, Cache, Entries, Latents
 from perceiver_ar.config import PAD, ModelConfig
-from perceiver_ar.products import kernels, product
+from perceiver_ar.products import cache_dtype, kernels, product
 
 Params = dict[str, Any]
 Key = Array
@@ -249,6 +249,8 @@ class PerceiverAR(nnx.Module):
             return cache.known, cache
         parts = cache is not None and tokens.shape[1] > PART
         new = (self._entries_in_parts if parts else self._entries)(tokens, positions, index)
+        if cache is not None:
+            new = new.to(cache_dtype(self.config))
         positions = positions[:, -latents:]
         x = self._embed(tokens[:, -latents:], positions)
         queries = self.cross.queries(x, where.rotation(self.config, self.config.cross_heads, positions))
@@ -274,10 +276,11 @@ class PerceiverAR(nnx.Module):
 
         def put(store: Entries, at: Array | int, count: int) -> Entries:
             part = [jax.lax.dynamic_slice_in_dim(x, at, count, 1) for x in (tokens, positions, index)]
-            return store.put(jax.lax.optimization_barrier(self._entries(*part)), at)
+            new = self._entries(*part).to(cache_dtype(config))
+            return store.put(jax.lax.optimization_barrier(new), at)
 
         heads = batch, config.cross_heads, config.width // config.cross_heads
-        store = Entries.empty(heads, seq, config.dtype, batch)
+        store = Entries.empty(heads, seq, cache_dtype(config), batch)
         store = jax.lax.fori_loop(0, seq // PART, lambda n, store: put(store, n * PART, PART), store)
         rest = seq % PART
         return put(store, seq - rest, rest) if rest else store
@@ -331,7 +334,7 @@ def _cached_layer(  # noqa: PLR0913
 
     At the `first` call there is nothing else in these.
     """
-    new = block.entries(x, by, index)
+    new = block.entries(x, by, index).to(entries.keys.dtype)
     entries = entries.put(new, filled)
     store = new if first else entries  # which need not be read back
     x, by, order = x[:, -count:], jax.tree.map(lambda part: part[:, -count:], by), order[-count:]

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
+from perceiver_ar.config import ModelConfig
+
 FEW = 64
 """Most rows for which reading the weights is a large part of a product: packed first, they would be read twice."""
 
@@ -31,6 +33,13 @@ def kernels() -> ModuleType | None:
     except ImportError:  # there may be no LLVM for this Python
         return None
     return kernels if kernels.usable() else None
+
+
+def cache_dtype(config: ModelConfig) -> str:
+    """Type of the keys and values that a cache keeps here."""
+    if config.cache_dtype == "float16" and not kernels():
+        return "float32"
+    return config.cache_dtype or config.dtype
 
 
 def helped() -> AbstractContextManager:

@@ -32,6 +32,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"longest_wavelength": 4.0}, "longest_wavelength must be at least 8"),
     ({"position": "rotory"}, "position must be one of"),
     ({"dtype": "float16"}, "dtype must be one of"),
+    ({"cache_dtype": "int8"}, "cache_dtype must be one of"),
     ({"position_shape": (16, 0)}, "position_shape must hold lengths"),
     ({"position": "learned", "position_shape": (31,)}, "fewer places than the context"),
     ({"position": "learned", "position_shape": (5, 6)}, "fewer places than the context"),
@@ -83,7 +84,7 @@ def test_the_longest_wavelength_is_the_context_unless_it_is_given() -> None:
 
 def test_every_field_is_read_by_the_model() -> None:
     read = set()
-    for name in ("model", "positions", "cache", "generate", "attention"):
+    for name in ("model", "positions", "products", "cache", "generate", "attention"):
         for node in ast.walk(ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 owner = node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")

@@ -13,7 +13,9 @@ import pytest
 from small_models import VOCAB, ToyCodec, places, small_config, small_model, uncached
 
 from perceiver_ar import generate as generation
-from perceiver_ar.config import FIRST_DATA, PAD, SOS, ModelConfig
+from perceiver_ar import products
+from perceiver_ar.cache import Cache
+from perceiver_ar.config import FIRST_DATA, PAD, SOS, CacheDType, ModelConfig
 from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
 from perceiver_ar.sampling import Sampling
@@ -65,11 +67,14 @@ def check_exact(
     count: int,
     chunk: int = 5,
     kept: PerceiverAR | None = None,
-) -> None:
+    atol: float = 1e-4,
+) -> float:
     """Compare the logits of `count` tokens with uncached forwards of the same tokens, one for each fill.
 
-    `kept` generates in the place of `model`: the same with weights of another type.
+    `kept` generates in the place of `model`: the same with weights, or a cache, of another type. The greatest
+    difference is given.
     """
+    most = 0.0
     config, codec = model.config, ToyCodec(model.config.position_shape)
     got = collect(generate(kept or model, codec, primers, takes=takes, chunk=chunk), count)
     used = [part[-primer_limit(config) :] for part in primers]
@@ -86,8 +91,10 @@ def check_exact(
             seen, latents = whole[first : end - shift], end - max(boundary, shift)
             wanted = forward(model, seen, latents, first if config.position == "rotary" else 0)
             np.testing.assert_allclose(
-                logits[done : done + room], wanted[-room:], atol=1e-4, err_msg=f"row {row}, from token {done}"
+                logits[done : done + room], wanted[-room:], atol=atol, err_msg=f"row {row}, from token {done}"
             )
+            most = max(most, float(np.abs(logits[done : done + room] - wanted[-room:]).max()))
+    return most
 
 
 def forward(model: PerceiverAR, seen: np.ndarray, latents: int, start: int) -> np.ndarray:
@@ -134,6 +141,28 @@ def test_logits_of_float16_weights_are_those_of_float32(lengths: list[int], take
     kept = from_params(config, halves, unrolled=True)
     assert kept.head[...].dtype == jnp.float16
     check_exact(model, [primer(length) for length in lengths], takes, count, kept=kept)
+
+
+@pytest.mark.parametrize(("lengths", "takes", "count"), [([9], 1, 36), ([1, 9], 3, 24), ([25], 2, 36)])
+def test_a_float16_cache_keeps_what_is_rounded_and_nothing_else(
+    lengths: list[int], takes: int, count: int
+) -> None:
+    """Logits, up to 9 here, are off by a thousandth or so; the same with prefixes, rings, refills and parts."""
+    config = small_config(layers=3)
+    coarse = small_model(replace(config, cache_dtype="float16"))
+    primers = [primer(length) for length in lengths]
+    most = check_exact(small_model(config), primers, takes, count, kept=coarse, atol=5e-3)
+    assert most > 1e-4
+    halves, floats = (Cache.empty(model.config, 1).latents for model in (coarse, small_model(config)))
+    size, whole = (sum(x.nbytes for x in jax.tree.leaves(cache.layers)) for cache in (halves, floats))
+    assert 2 * size == whole
+
+
+def test_where_there_are_no_kernels_a_float16_cache_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which XLA would read more slowly, and in products of halves."""
+    monkeypatch.setattr(products, "kernels", lambda: None)
+    config = small_config(cache_dtype="float16")
+    assert {x.dtype for x in jax.tree.leaves(Cache.empty(config, 1).latents.layers)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize(
@@ -223,8 +252,10 @@ def test_the_seed_alone_decides(model: PerceiverAR) -> None:
     assert (first.tokens[0] != first.tokens[1]).any()
 
 
-def test_takes_equal_separate_primers_and_fewer_takes(model: PerceiverAR) -> None:
+@pytest.mark.parametrize("cache_dtype", [None, "float16"])
+def test_takes_equal_separate_primers_and_fewer_takes(cache_dtype: CacheDType) -> None:
     """Rows of the same number have the same keys: two takes are two primers, and one take is the first."""
+    model = small_model(small_config(cache_dtype=cache_dtype))
     takes = run(model, [primer(9)], takes=2)
     copies, alone = run(model, [primer(9)] * 2), run(model, [primer(9)])
     np.testing.assert_array_equal(takes.tokens, copies.tokens)

@@ -20,6 +20,8 @@ from perceiver_ar.products import product
 
 DIM = 12
 """Eight channels, and four that are left."""
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float16"])
+"""Of keys and values: float16 are widened as they are read, and the sums those of float32."""
 
 
 @pytest.fixture
@@ -63,20 +65,26 @@ def test_gradients_of_weights_are_sums_over_all_rows(rows: int, outputs: int, in
     np.testing.assert_allclose(back(jnp.asarray(gradient))[0], wanted, rtol=1e-5, atol=1e-4)
 
 
-def entries(examples: int, heads: int, index: np.ndarray, seed: int, dim: int = DIM) -> Entries:
+def entries(
+    examples: int, heads: int, index: np.ndarray, seed: int, dim: int = DIM, dtype: str = "float32"
+) -> Entries:
     """Random keys and values for `index` (examples, slots)."""
     rng, slots = np.random.default_rng(seed), index.shape[1]
     keys = rng.standard_normal((examples * heads, dim, slots)).astype(np.float32)
     values = rng.standard_normal((examples * heads, slots, dim)).astype(np.float32)
-    return Entries(jnp.asarray(keys), jnp.asarray(values), jnp.asarray(index, jnp.int32))
+    return Entries(jnp.asarray(keys), jnp.asarray(values), jnp.asarray(index, jnp.int32)).to(dtype)
 
 
-def test_one_query_attends_to_what_is_there() -> None:
+@DTYPES
+def test_one_query_attends_to_what_is_there(dtype: str) -> None:
     """A padded prefix that two takes share, and a ring of each of them that has wrapped, with a slot that is empty."""
     examples, takes, heads = 3, 2, 2
     prefix = np.stack([np.where(np.arange(70) < pad, EMPTY, np.arange(70)) for pad in (0, 5, 69)])
     ring = np.tile([90, 91, EMPTY, 73, 74, 75, 99, 77, 78], (examples * takes, 1))
-    stores = [entries(examples, heads, prefix, 0), entries(examples * takes, heads, ring, 1)]
+    stores = [
+        entries(examples, heads, prefix, 0, dtype=dtype),
+        entries(examples * takes, heads, ring, 1, dtype=dtype),
+    ]
     rng = np.random.default_rng(2)
     queries = jnp.asarray(rng.standard_normal((examples * takes * heads, 1, DIM)), jnp.float32)
     for start, index in ((0, 95), (8, 91), (80, 99)):
@@ -94,23 +102,25 @@ def test_one_query_attends_to_what_is_there() -> None:
             np.testing.assert_allclose(got[row], wanted, atol=2e-6, err_msg=f"row {row} from {start}")
 
 
+@DTYPES
 @pytest.mark.parametrize(("dim", "slots", "count"), [(1, 1, 1), (64, 513, 7), (130, 1100, 6), (33, 512, 512)])
 def test_many_queries_attend_to_slots_before_and_behind_a_block(
-    kernels, dim: int, slots: int, count: int
+    kernels, dim: int, slots: int, count: int, dtype: str
 ) -> None:
     """Heads as wide as several vectors and a part of one; blocks that end with the slots, and do not."""
-    store = entries(1, 2, np.arange(slots)[None], 10, dim)
+    store = entries(1, 2, np.arange(slots)[None], 10, dim, dtype)
     queries = np.random.default_rng(11).standard_normal((2, count, dim)) / np.sqrt(dim)
     queries, index = jnp.asarray(queries, jnp.float32), jnp.arange(slots - count, slots)
     got = kernels.attend(queries, [store], index, 0)
     np.testing.assert_allclose(got, attend_reference(queries, store, index), atol=2e-6)
 
 
-def test_slots_that_takes_have_alike_are_read_of_the_first(kernels) -> None:
+@DTYPES
+def test_slots_that_takes_have_alike_are_read_of_the_first(kernels, dtype: str) -> None:
     """Of the others they are not even looked at, though the slots behind them are."""
     takes, heads, slots, alike = 3, 2, 21, 10
     index = np.tile(np.where(np.arange(slots) < 2, EMPTY, np.arange(slots)), (takes, 1))
-    store = entries(takes, heads, index, 3)
+    store = entries(takes, heads, index, 3, dtype=dtype)
     first = store.keys[:heads], store.values[:heads]
     same = store._replace(
         keys=store.keys.at[:, :, :alike].set(jnp.tile(first[0], (takes, 1, 1))[:, :, :alike]),

@@ -50,7 +50,8 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(machine_code, "user_cache", lambda *parts: tmp_path.joinpath("file", *parts))
-    assert [code(machine_code.END) for code in machine_code.functions("help")] == [0]
+    (code,) = machine_code.functions("help")
+    assert [code(what) for what in (machine_code.BEGIN, machine_code.END)] == [0, 0]
 
 
 @here
@@ -101,6 +102,9 @@ store = Entries(random(2, 45, 530), random(2, 530, 45), jnp.arange(530)[None])
 queries, index = random(2, 6, 45) / 7, jnp.arange(524, 530)
 wanted = attend_reference(queries, store, index)
 np.testing.assert_allclose(kernels.attend(queries, [store], index, 0), wanted, atol=2e-6)
+halves = store.to("float16")
+wanted = attend_reference(queries, halves, index)
+np.testing.assert_allclose(kernels.attend(queries, [halves], index, 0), wanted, atol=2e-6)
 
 def reference(queries, keys, values):
     return attend_reference(queries, Entries(keys, values, store.index), index)

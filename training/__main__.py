@@ -288,8 +288,8 @@ def _export(options: Export) -> None:
         raise ValueError(
             "say under which licence the weights are, as their data allow it: --licence 'CC BY 4.0', for example"
         )
-    # Coarse factors and recomputed layers are for training; a single token is faster without.
-    shipped = replace(config.model, dtype="float32", remat=False)
+    # Coarse factors and recomputed layers are for training; a single token is faster without, and with a small cache.
+    shipped = replace(config.model, dtype="float32", cache_dtype="float16", remat=False)
     save(options.output, from_params(shipped, state.weights), config.domain.codec, text)
     write_domain(config.domain, options.output)
     print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)

@@ -23,14 +23,13 @@ from perceiver_ar.cache import EMPTY, Entries
 from perceiver_ar.kernels import machine_code
 from perceiver_ar.kernels.machine_code import BEGIN, END, HELP
 
-CONTINUING, LEARNING = ("multiply", "attend"), ("attention_gradient", "weights_gradient")
-"""What XLA calls; derivatives are compiled when the first one is asked for."""
 PREFIX = "perceiver_ar_"
-"""Of their names, which all libraries share."""
+"""Of the names of what XLA calls, which all libraries share."""
 THREADS = 4
 """Most that compute one call together."""
-_HELP, *_CONTINUING = machine_code.functions("help", *CONTINUING)
-_LEARNING: list[machine_code.Function] = []
+_HELP = machine_code.functions("help")[0]
+_KNOWN: dict[str, machine_code.Function] = {}
+"""What XLA knows; it holds addresses alone, so the functions must stay."""
 _LOCK = Lock()
 
 
@@ -63,25 +62,11 @@ def helped() -> Iterator[None]:
 
 def usable() -> bool:
     """Whether XLA takes the kernels, and they compute; called once before they are used."""
-    _register(CONTINUING, _CONTINUING)
     try:
         with jax.ensure_compile_time_eval():
             return bool((multiply(jnp.ones((5, 3)), jnp.ones((2, 3), jnp.float16)) == 3).all())
     except jax.errors.JaxRuntimeError:  # another version of the interface
         return False
-
-
-def _register(names: tuple[str, ...], kernels: list[machine_code.Function]) -> None:
-    for name, kernel in zip(names, kernels, strict=True):
-        ffi.register_ffi_target(f"{PREFIX}{name}", ffi.pycapsule(kernel), platform="cpu")
-
-
-def _learn() -> None:
-    """Make derivatives known to XLA, once, which holds addresses alone: the functions must stay."""
-    with _LOCK:
-        if not _LEARNING:
-            _LEARNING.extend(machine_code.functions(*LEARNING))
-            _register(LEARNING, _LEARNING)
 
 
 def multiply(
@@ -98,7 +83,7 @@ def attend(
     start: Int[Array, ""] | int,
     alike: tuple[int, Int[Array, ""] | int] = (1, 0),
 ) -> Float[Array, "rows queries dim"]:
-    """`attention.attend` over float32 stores. A query that sees nothing gets zeros."""
+    """`attention.attend` over stores that are all float32 or all float16. A query that sees nothing gets zeros."""
     return _attend(queries, stores, index, start, alike)[0]
 
 
@@ -119,7 +104,10 @@ def _attend(
     rows, count, dim = queries.shape
     seen = jnp.concatenate([jnp.stack([_first(start), *alike]), index]).astype(jnp.int32)
     results = _floats(rows, count, dim), _floats(rows, count, 2)
-    return _call("attend", results)(queries, seen, *(x for store in stores for x in store))
+    halves = stores[0].keys.dtype == jnp.float16
+    return _call("attend_halves" if halves else "attend", results)(
+        queries, seen, *(x for store in stores for x in store)
+    )
 
 
 def attention_gradient(
@@ -137,7 +125,6 @@ def attention_gradient(
         index: must rise; the rest is as in `attend`.
         offset: each query's product of its average and the gradient of that.
     """
-    _learn()
     rows, count, dim = queries.shape
     slots = store.keys.shape[-1]
     seen = jnp.concatenate([_first(start)[None], index]).astype(jnp.int32)
@@ -152,11 +139,15 @@ def weights_gradient(
     gradient: Float[Array, "rows outputs"], x: Float[Array, "rows inputs"]
 ) -> Float[Array, "outputs inputs"]:
     """`gradient.T @ x` in float32, where XLA would turn a matrix first."""
-    _learn()
     return _call("weights_gradient", _floats(gradient.shape[1], x.shape[1]))(gradient, x)
 
 
 def _call(name: str, results: Any) -> Callable[..., Any]:
+    """What calls a kernel, which is compiled when it is first asked for."""
+    with _LOCK:
+        if name not in _KNOWN:
+            (_KNOWN[name],) = machine_code.functions(name)
+            ffi.register_ffi_target(f"{PREFIX}{name}", ffi.pycapsule(_KNOWN[name]), platform="cpu")
     return ffi.ffi_call(f"{PREFIX}{name}", results, vmap_method="sequential")
 
 

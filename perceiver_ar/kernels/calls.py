@@ -4,20 +4,23 @@ from llvmlite import ir
 
 from perceiver_ar.kernels.frames import EXECUTE, Frame
 from perceiver_ar.kernels.gradients import attention_gradient, weights_gradient
-from perceiver_ar.kernels.loops import attend, multiply
-from perceiver_ar.kernels.machine_code import BEGIN, END, HELP
+from perceiver_ar.kernels.loops import attend, attend_halves, multiply
+from perceiver_ar.kernels.machine_code import BEGIN, BOARD, END, HELP
 from perceiver_ar.kernels.vectors import Code, Value, Variable
 
-KERNELS = {kernel.__name__: kernel for kernel in (multiply, attend, attention_gradient, weights_gradient)}
+KERNELS = {
+    kernel.__name__: kernel
+    for kernel in (multiply, attend, attend_halves, attention_gradient, weights_gradient)
+}
 WORK, DONE, KERNEL, FRAME, PARTS, BUSY, HELPED = 0, 8, 16, 17, 18, 24, 32
 """Words of the board on which threads share a call; those that several write lie in cache lines of their own."""
 
 
 class _Board:
-    """Words that threads share."""
+    """Words that threads share, one place for all kernels of a process."""
 
     def __init__(self, code: Code) -> None:
-        self.code, self.address = code, code.static("board", 64)
+        self.code, self.address = code, code.outside(BOARD)
 
     def place(self, word: int) -> Value:
         return self.address + 8 * word

@@ -35,9 +35,13 @@ def object_code(module: ir.Module) -> bytes:
     return machine.emit_object(_improved(module, machine))
 
 
-def compiled(module: ir.Module, names: tuple[str, ...]) -> list[Callable[[int], int]]:
-    """The functions of a word that have these names."""
+def compiled(
+    module: ir.Module, names: tuple[str, ...], outside: dict[str, int]
+) -> list[Callable[[int], int]]:
+    """The functions of a word that have these names; what they find `outside` lies at these addresses."""
     machine = _machine()
+    for name, address in outside.items():
+        binding.add_symbol(name, address)
     engine = binding.create_mcjit_compiler(_improved(module, machine), machine)
     engine.finalize_object()
 

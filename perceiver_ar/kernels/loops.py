@@ -65,9 +65,13 @@ def multiply(module: ir.Module) -> Kernel:
 
 
 class _Attention:
-    """What is the same for all stores of a call: queries (rows, count, dim), what they see, and the results."""
+    """What is the same for all stores of a call: queries (rows, count, dim), what they see, and the results.
 
-    def __init__(self, code: Code, frame: Frame) -> None:
+    Keys and values are of one `kind`.
+    """
+
+    def __init__(self, code: Code, frame: Frame, kind: ir.Type) -> None:
+        self.kind = kind
         queries, seen = frame.arguments[0], array(frame.arguments[1], INT32)
         self.code, self.scratch = code, code.scratch(ROWS * SLOTS)
         self.rows, self.count, self.dim = (size(queries, axis) for axis in range(3))
@@ -91,7 +95,11 @@ class _Store:
 
     def __init__(self, call: _Attention, arguments: Array, at: Value) -> None:
         keys, values, index = (arguments[at + n] for n in range(3))
-        self.keys, self.values, self.index = array(keys, FLOAT), array(values, FLOAT), array(index, INT32)
+        self.keys, self.values, self.index = (
+            array(keys, call.kind),
+            array(values, call.kind),
+            array(index, INT32),
+        )
         self.dim, self.slots, self.examples = call.dim, size(keys, 2), size(index, 0)
         self.heads = size(keys, 0) // self.examples
         self.takes = call.rows // size(keys, 0)
@@ -228,10 +236,19 @@ def exp(code: Code, x: Value) -> Value:
 
 def attend(module: ir.Module) -> Kernel:
     """Softmax attention of queries to all stores, in parts of some heads."""
+    return _attend(module, FLOAT)
+
+
+def attend_halves(module: ir.Module) -> Kernel:
+    """The same where keys and values are float16."""
+    return _attend(module, HALF)
+
+
+def _attend(module: ir.Module, kind: ir.Type) -> Kernel:
     code = Code(module, "attention", 3)
     address, part, parts = code.arguments
     frame = Frame(address)
-    call = _Attention(code, frame)
+    call = _Attention(code, frame, kind)
     for query in call.mine(part, parts):
         call.state[2 * query], call.state[2 * query + 1] = code.number(MASKED), code.number(0)
         for c, mask in code.vectors(call.dim):

@@ -23,6 +23,10 @@ from perceiver_ar.registry import user_cache
 HELP, BEGIN, END = 1, 2, 3
 """What `help` is asked for: to help, from when, and until when."""
 Function = Callable[[int], int]
+BOARD = "perceiver_ar_board"
+"""The name of a page that all functions know, and threads share."""
+_PAGE = mmap.mmap(-1, mmap.PAGESIZE)
+OUTSIDE = {BOARD: ctypes.addressof(ctypes.c_char.from_buffer(_PAGE))}
 SOURCES = (
     "calls.py",
     "compiler.py",
@@ -61,7 +65,7 @@ def functions(*names: str) -> list[Function]:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         from perceiver_ar.kernels import calls, compiler
 
-        return compiler.compiled(calls.written(names), names)
+        return compiler.compiled(calls.written(names), names, OUTSIDE)
     path = user_cache("kernels", _key(names))
     if (code := _kept(path)) is None:
         from perceiver_ar.kernels import calls, compiler
@@ -123,9 +127,14 @@ def _placed(code: bytes, wanted: tuple[str, ...]) -> list[Function]:
             memory[place : place + length] = code[at : at + length]
 
     named = next(one for one in sections if one["type"] == SYMBOLS)
-    symbols = table(named, SYMBOL)
+    symbols, names = table(named, SYMBOL), code[int(sections[int(named["link"])]["offset"]) :]
+
+    def called(symbol: Any) -> str:
+        return names[symbol["name"] :].split(b"\0", 1)[0].decode()
 
     def address(symbol: Any) -> int:
+        if not symbol["section"]:
+            return OUTSIDE[called(symbol)]
         return base + places[int(symbol["section"])] + int(symbol["value"])
 
     for section in sections:
@@ -141,10 +150,9 @@ def _placed(code: bytes, wanted: tuple[str, ...]) -> list[Function]:
     protect, may_run = ctypes.CDLL(None).mprotect, mmap.PROT_READ | mmap.PROT_EXEC
     if protect(ctypes.c_void_p(base), ctypes.c_size_t(fixed), may_run):
         raise ImportError("this system does not let a program run what it compiled")
-    names = code[int(sections[int(named["link"])]["offset"]) :]
 
     def placed(name: str) -> Function:
-        symbol = next(one for one in symbols if names[one["name"] :].startswith(name.encode() + b"\0"))
+        symbol = next(one for one in symbols if called(one) == name)
         found = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address(symbol))
         found.memory = memory  # type: ignore[attr-defined]  # which goes when the last function goes
         return found

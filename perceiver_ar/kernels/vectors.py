@@ -281,12 +281,9 @@ class Code:
         bits: Any = self.builder.bitcast(condition.llvm, ir.IntType(LANES))
         return Value(self, self.builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0)))
 
-    def static(self, name: str, words: int) -> Value:
-        """The address of words that are nought when a process begins, in cache lines of their own."""
-        kind, found = ir.ArrayType(WORD, words), self.builder.module.globals.get(name)
-        if found is None:
-            found: Any = ir.GlobalVariable(self.builder.module, kind, name)
-            found.linkage, found.initializer, found.align = "internal", ir.Constant(kind, None), 64
+    def outside(self, name: str) -> Value:
+        """The address of something that whoever loads the code has a place for."""
+        found = self.builder.module.globals.get(name) or ir.GlobalVariable(self.builder.module, WORD, name)
         return Value(self, self.builder.ptrtoint(found, WORD))
 
     def spread(self, value: Value, kind: Any = FLOATS) -> Value:
