@@ -17,11 +17,12 @@ def main() -> None:
     """Measure, and print one table."""
     made = plain_parser(__doc__)
     made.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    made.add_argument("--cache-dtype", choices=("float32", "float16"), default="float32", help="(float32)")
     options: argparse.Namespace = made.parse_args()
     rows, everything = [], []
     for context in options.contexts:
         shape = replace(S, name=f"{context:,}", context=context, latents=min(LATENTS, context // 2))
-        task = task_of(shape, tokens=256, chunk=32, takes=1)
+        task = task_of(shape, tokens=256, chunk=32, takes=1, cache_dtype=options.cache_dtype)
         result = hold({"ours": Contestant.of("ours", task, options.threads)}, options.rounds, shape.name)[
             "ours"
         ]
@@ -32,7 +33,7 @@ def main() -> None:
     header = ["context", "latents", "first token, s", "tokens/s", "pause, s", "peak MiB"]
     print(table(header, rows), end="\n\n")
     print(
-        "Width 256, 6 layers, 4 heads, float32, random weights. "
+        f"Width 256, 6 layers, 4 heads, random weights, a cache in {options.cache_dtype}. "
         "A primer of context - 512 tokens (3/4 of 1,024), then 256 more."
     )
 

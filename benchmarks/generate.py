@@ -20,7 +20,9 @@ from benchmarks.contest import (
 from benchmarks.machine import bytes_gpt2, bytes_ours
 from benchmarks.report import digits, heading, spread, table
 
-NAMES = ("ours", "ours-4-takes", "perceiver-ar-pytorch", "gpt2")
+MORE, HALVES = "-4-takes", "-float16-cache"
+"""Ends of names: of four continuations at once, and of the type in which shipped models keep keys and values."""
+NAMES = ("ours", f"ours{MORE}", f"ours{HALVES}", f"ours{HALVES}{MORE}", "perceiver-ar-pytorch", "gpt2")
 CHUNK = 32
 """Tokens that this project gives at a time: the default of `perceiver_ar.generate`."""
 FEWER = 32
@@ -30,7 +32,8 @@ READ_MIB, QUICK_MIB = 256, 16
 
 NOTES = """\
 Median (least–greatest) of the rounds; float32, but for this project's weights, which are float16 as shipped ones are, \
-and widened as they are read; random weights but for `piano`, one primer of context - 512 tokens.
+and widened as they are read, and a cache whose name says so; random weights but for `piano`, one primer of \
+context - 512 tokens.
 - tokens/s: {tokens} tokens. Those of this project lie behind its first {chunk}, with what of a refill falls among \
 them; four takes count together. `perceiver-ar-pytorch` makes {fewer}, since \
 it runs the whole model for each, and begins with half of the latents, as this project does. GPT-2 has its cache \
@@ -48,6 +51,7 @@ def contestants(shape: Shape, options: argparse.Namespace) -> dict[str, Contesta
     chosen = {}
     for name in options.contestants:
         task = task_of(shape, peer=name, tokens=options.tokens, chunk=CHUNK, takes=takes_of(name))
+        task["cache_dtype"] = cache_of(name)
         if name == "perceiver-ar-pytorch":
             task["tokens"] = fewer(options.tokens)
         chosen[name] = Contestant.of(name, task, options.threads)
@@ -59,7 +63,12 @@ def contestants(shape: Shape, options: argparse.Namespace) -> dict[str, Contesta
 
 def takes_of(name: str) -> int:
     """Continuations that a contestant makes at once."""
-    return 4 if name == "ours-4-takes" else 1
+    return 4 if name.endswith(MORE) else 1
+
+
+def cache_of(name: str) -> str:
+    """Type of a contestant's keys and values."""
+    return "float16" if HALVES in name else "float32"
 
 
 def fewer(tokens: int) -> int:
@@ -81,14 +90,16 @@ def bytes_of(name: str, shape: Shape, tokens: int) -> float | None:
     """Bytes that a token must read; None without a cache, where arithmetic is the limit."""
     if name == "perceiver-ar-pytorch":
         return None
-    return bytes_gpt2(shape, tokens) if name == "gpt2" else bytes_ours(shape, takes_of(name), CHUNK, tokens)
+    if name == "gpt2":
+        return bytes_gpt2(shape, tokens)
+    return bytes_ours(shape, takes_of(name), cache_of(name), CHUNK, tokens)
 
 
 def row(name: str, shape: Shape, results: dict[str, Result], options: argparse.Namespace) -> list[str]:
     """A contestant's row of the table."""
     result, size, ratio = results[name], bytes_of(name, shape, options.tokens), ""
-    if takes_of(name) > 1 and "ours" in results:
-        pairs = zip(result["rate"], results["ours"]["rate"], strict=False)
+    if takes_of(name) > 1 and (one := name.removesuffix(MORE)) in results:
+        pairs = zip(result["rate"], results[one]["rate"], strict=False)
         ratio = spread([together / alone for together, alone in pairs])
     counts = core_counts(options.threads)
     bounds, part = [""] * len(counts), ""

@@ -25,13 +25,13 @@ def weight_bytes(shape: Shape) -> float:
     return FLOAT * ((shape.layers + 1) * block + shape.width * shape.vocab)
 
 
-def bytes_ours(shape: Shape, takes: int, first: int, count: int) -> float:
+def bytes_ours(shape: Shape, takes: int, cache: str, first: int, count: int) -> float:
     """Bytes a token of `takes` takes at once, on average over the new tokens `first` to `first + count`.
 
     Weights, which are float16, and the primer's keys and values are read once for all takes; each reads its own keys
     and values of the new tokens, and of the latents since the last fill, which begins with half of them.
     """
-    pair = 2 * shape.width * FLOAT
+    pair = 2 * shape.width * np.dtype(cache).itemsize
     new = np.arange(first, first + count)
     half = shape.latents // 2
     in_use = half + new % (shape.latents - half) + 1

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from benchmarks.contest import Measurement, Shape, serve, steady
 from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.music import MusicCodec
-from perceiver_ar.config import FIRST_DATA, ModelConfig
+from perceiver_ar.config import FIRST_DATA, CacheDType, ModelConfig
 from perceiver_ar.continuation import keep_compiled_programs
 from perceiver_ar.generate import generate, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
@@ -29,11 +30,14 @@ def prepare(task: dict[str, Any]) -> Callable[[], Measurement]:
     if "windows" in task:
         return learning(config_of(shape, task["dtype"]), shape, task)
     if "takes" in task:
-        return generation(shape, task["takes"], task["tokens"], task["chunk"])
+        model = config_of(shape, cache_dtype=task["cache_dtype"])
+        return generation(model, shape, task["takes"], task["tokens"], task["chunk"])
     return training(config_of(shape, task["dtype"], task["remat"]), shape, task["steps"])
 
 
-def config_of(shape: Shape, dtype: Any = "float32", remat: bool = False) -> ModelConfig:
+def config_of(
+    shape: Shape, dtype: Any = "float32", remat: bool = False, cache_dtype: CacheDType = None
+) -> ModelConfig:
     """The model's config, without any dropout."""
     return ModelConfig(
         vocab_size=shape.vocab,
@@ -45,6 +49,7 @@ def config_of(shape: Shape, dtype: Any = "float32", remat: bool = False) -> Mode
         cross_heads=shape.heads,
         dtype=dtype,
         remat=remat,
+        cache_dtype=cache_dtype,
     )
 
 
@@ -58,7 +63,9 @@ def random_model(config: ModelConfig) -> PerceiverAR:
     return from_params(config, params, unrolled=True)
 
 
-def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[], Measurement]:
+def generation(
+    config: ModelConfig, shape: Shape, takes: int, count: int, chunk: int
+) -> Callable[[], Measurement]:
     """Seconds to the first token, tokens a second of all takes together, and seconds of the longest pause.
 
     The first token is that of a generator that gives one by one. The rate is that of the `count` tokens behind the
@@ -69,8 +76,9 @@ def generation(shape: Shape, takes: int, count: int, chunk: int) -> Callable[[],
     if shape.name == "piano":
         pretrained = load(shape.name)
         model, codec = pretrained.model, pretrained.codec
+        model.config = replace(model.config, cache_dtype=config.cache_dtype)
     else:
-        model = random_model(config_of(shape))
+        model = random_model(config)
         others = MusicCodec(velocity_bins=0).vocab_size
         codec = MusicCodec(velocity_bins=shape.vocab - others)
     primer = np.random.default_rng(0).integers(FIRST_DATA, shape.vocab, shape.primer, np.int32)
