@@ -101,10 +101,12 @@ def generation(
         wanted = [one for one in timed if one[0] < chunk + count]
         rate = takes * sum(size for _, size, _ in wanted) / sum(seconds for _, _, seconds in wanted)
         waits = [seconds for _, size, seconds in timed if size == chunk]
-        chunks.close()
-        for thread in threading.enumerate():  # what it compiles ahead must not slow the next contestant
-            if thread.name == "compile":
+        # What it compiles ahead must not slow the next contestant, nor the next measurement.
+        while compiling := [thread for thread in threading.enumerate() if thread.name == "compile"]:
+            for thread in compiling:
                 thread.join()
+            next(chunks)
+        chunks.close()
         return {"first": first, "rate": rate, "pause": max(waits) - median(waits)}
 
     return measure
