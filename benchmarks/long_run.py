@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.report import table
 from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.midi import read_midi
-from perceiver_ar.continuation import Request, continue_music
+from perceiver_ar.continuation import Request, continue_music, keep_compiled_programs
 from perceiver_ar.registry import asset
 
 
@@ -27,6 +27,7 @@ def main() -> None:
     made.add_argument("--midi", type=Path, default=asset("primers", "bach-prelude.mid"))
     made.add_argument("--minutes", type=float, default=10.0)
     options = made.parse_args()
+    keep_compiled_programs()  # as the command line and the page do
     piano = load()
     primer = read_midi(options.midi).primer(piano.music)
     rows, tokens, began, pause, last = [], 0, time.monotonic(), 0.0, None
