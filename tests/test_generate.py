@@ -15,9 +15,12 @@ from small_models import VOCAB, ToyCodec, places, small_config, small_model, unc
 from perceiver_ar import generate as generation
 from perceiver_ar import products
 from perceiver_ar.cache import Cache
+from perceiver_ar.checkpoint import load
+from perceiver_ar.codecs.midi import read_midi
 from perceiver_ar.config import FIRST_DATA, PAD, SOS, CacheDType, ModelConfig
 from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
+from perceiver_ar.registry import asset
 from perceiver_ar.sampling import Sampling
 
 CODEC = ToyCodec()
@@ -156,6 +159,20 @@ def test_a_float16_cache_keeps_what_is_rounded_and_nothing_else(
     halves, floats = (Cache.empty(model.config, 1).latents for model in (coarse, small_model(config)))
     size, whole = (sum(x.nbytes for x in jax.tree.leaves(cache.layers)) for cache in (halves, floats))
     assert 2 * size == whole
+
+
+@pytest.mark.parametrize(("cache_dtype", "atol"), [(None, 1e-4), ("float16", 3e-2)])
+def test_a_shipped_model_is_exact_or_as_near_as_its_card_says(cache_dtype: CacheDType, atol: float) -> None:
+    pretrained, count = load("piano-small"), 96
+    assert pretrained.config.cache_dtype == "float16"
+    exact = from_params(replace(pretrained.config, cache_dtype=None), to_params(pretrained.model))
+    pretrained.model.config = replace(pretrained.config, cache_dtype=cache_dtype)
+    tokens = read_midi(asset("primers", "bach-prelude.mid")).primer(pretrained.music).tokens
+    got = collect(generate(pretrained.model, pretrained.codec, [tokens]), count)
+    seen = np.concatenate([tokens, got.tokens[0, :-1]])
+    wanted = forward(exact, seen, refilled(exact.config) + count - 1, 0)[-count:]
+    most = float(np.abs(jax.nn.log_softmax(got.logits[0]) - jax.nn.log_softmax(wanted)).max())
+    assert (cache_dtype is None) == (most < 1e-4) and most < atol
 
 
 def test_where_there_are_no_kernels_a_float16_cache_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
