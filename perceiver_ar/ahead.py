@@ -60,9 +60,8 @@ class Ahead:
         for program, given in programs.values():
             given = jax.tree.map(_abstract, given)
             leaves, structure = jax.tree.flatten(given)
-            wanted[program, structure, *leaves] = program, given
-        for known in _COMPILED & set(wanted):
-            del wanted[known]
+            if (key := (program, structure, *leaves)) not in _COMPILED:
+                wanted[key] = program, given
         if not wanted:
             return
 

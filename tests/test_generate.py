@@ -1,7 +1,6 @@
 """Generated logits equal those of one uncached forward, whatever the cache did in between."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -10,17 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import VOCAB, ToyCodec, places, small_config, small_model, uncached
+from exactness import check_exact, collect, cut_small, primer
+from small_models import VOCAB, ToyCodec, small_config, small_model
 
 from perceiver_ar import generate as generation
-from perceiver_ar import products
-from perceiver_ar.cache import Cache
-from perceiver_ar.checkpoint import load
-from perceiver_ar.codecs.midi import read_midi
-from perceiver_ar.config import FIRST_DATA, PAD, SOS, CacheDType, ModelConfig
+from perceiver_ar.config import FIRST_DATA, SOS, CacheDType
 from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
-from perceiver_ar.registry import asset
 from perceiver_ar.sampling import Sampling
 
 CODEC = ToyCodec()
@@ -29,86 +24,7 @@ CODEC = ToyCodec()
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Primers are padded to a few short lengths, and most refills come in two pieces, of one token and of three."""
-    monkeypatch.setattr(generation, "SMALLEST", 4)
-    monkeypatch.setattr(generation, "piece_of", lambda config, rows: max(3 // rows, 1))
-
-
-def primer(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, count]).integers(FIRST_DATA, VOCAB, count).astype(np.int32)
-
-
-def collect(chunks: Iterator[Chunk], count: int) -> Chunk:
-    """The next `count` tokens or a few more, as one chunk."""
-    got: list[Chunk] = []
-    while sum(part.tokens.shape[1] for part in got) < count:
-        got.append(next(chunks))
-    tokens, logits = zip(*got, strict=True)
-    return Chunk(np.concatenate(tokens, 1), np.concatenate(logits, 1))
-
-
-def fills(config: ModelConfig, size: int) -> Iterator[tuple[int, int, int, int]]:
-    """Where each fill leaves things: (tokens before it, room, first latent, first token seen), padding counted.
-
-    `size` is the length of the padded primers. A fill recomputes half of the latents; with absolute positions one
-    past the context starts the window again on the last `primer_limit` tokens.
-    """
-    half = config.latents // 2
-    length, latents, begin = size, min(size, half), 0
-    while True:
-        room = config.latents - latents
-        yield length, room, length - latents, begin
-        length, latents = length + room, half
-        begin = max(begin, length + config.latents - half - config.context)
-        if config.position != "rotary" and begin > 0:
-            begin = length - min(length, primer_limit(config))
-
-
-def check_exact(
-    model: PerceiverAR,
-    primers: list[np.ndarray],
-    takes: int,
-    count: int,
-    chunk: int = 5,
-    kept: PerceiverAR | None = None,
-    atol: float = 1e-4,
-) -> float:
-    """Compare the logits of `count` tokens with uncached forwards of the same tokens, one for each fill.
-
-    `kept` generates in the place of `model`: the same with weights, or a cache, of another type. The greatest
-    difference is given.
-    """
-    most = 0.0
-    config, codec = model.config, ToyCodec(model.config.position_shape)
-    got = collect(generate(kept or model, codec, primers, takes=takes, chunk=chunk), count)
-    used = [part[-primer_limit(config) :] for part in primers]
-    size = bucket(max(map(len, used)), min(4, refilled(config)), primer_limit(config))
-    rows = [part for part in used for _ in range(takes)]
-    assert got.tokens.shape == got.logits.shape[:2] == (len(rows), got.tokens.shape[1])
-    for row, (before, new, logits) in enumerate(zip(rows, got.tokens, got.logits, strict=True)):
-        shift, whole = size - len(before), np.concatenate([before, new])
-        for length, room, boundary, begin in fills(config, size):
-            done, end = length - size, length + room - 1
-            if done + room > len(new):
-                break
-            first = max(begin - shift, 0)
-            seen, latents = whole[first : end - shift], end - max(boundary, shift)
-            wanted = forward(model, seen, latents, first if config.position == "rotary" else 0)
-            np.testing.assert_allclose(
-                logits[done : done + room], wanted[-room:], atol=atol, err_msg=f"row {row}, from token {done}"
-            )
-            most = max(most, float(np.abs(logits[done : done + room] - wanted[-room:]).max()))
-    return most
-
-
-def forward(model: PerceiverAR, seen: np.ndarray, latents: int, start: int) -> np.ndarray:
-    """Uncached logits of the last `latents` of the tokens `seen`, at positions from `start` on.
-
-    Padding on the left, which test_model.py shows to change nothing, spares compiling every length.
-    """
-    pads = model.config.context - len(seen)
-    tokens = np.pad(seen, (pads, 0), constant_values=PAD)
-    positions = np.pad(places(len(seen), model.config.position_shape, start), ((pads, 0), (0, 0)))
-    return np.asarray(uncached(model, tokens[None], positions[None], latents))[0]
+    cut_small(monkeypatch)
 
 
 EXACT = [
@@ -144,42 +60,6 @@ def test_logits_of_float16_weights_are_those_of_float32(lengths: list[int], take
     kept = from_params(config, halves, unrolled=True)
     assert kept.head[...].dtype == jnp.float16
     check_exact(model, [primer(length) for length in lengths], takes, count, kept=kept)
-
-
-@pytest.mark.parametrize(("lengths", "takes", "count"), [([9], 1, 36), ([1, 9], 3, 24), ([25], 2, 36)])
-def test_a_float16_cache_keeps_what_is_rounded_and_nothing_else(
-    lengths: list[int], takes: int, count: int
-) -> None:
-    """Logits, up to 9 here, are off by a thousandth or so; the same with prefixes, rings, refills and parts."""
-    config = small_config(layers=3)
-    coarse = small_model(replace(config, cache_dtype="float16"))
-    primers = [primer(length) for length in lengths]
-    most = check_exact(small_model(config), primers, takes, count, kept=coarse, atol=5e-3)
-    assert most > 1e-4
-    halves, floats = (Cache.empty(model.config, 1).latents for model in (coarse, small_model(config)))
-    size, whole = (sum(x.nbytes for x in jax.tree.leaves(cache.layers)) for cache in (halves, floats))
-    assert 2 * size == whole
-
-
-@pytest.mark.parametrize(("cache_dtype", "atol"), [(None, 1e-4), ("float16", 3e-2)])
-def test_a_shipped_model_is_exact_or_as_near_as_its_card_says(cache_dtype: CacheDType, atol: float) -> None:
-    pretrained, count = load("piano-small"), 96
-    assert pretrained.config.cache_dtype == "float16"
-    exact = from_params(replace(pretrained.config, cache_dtype=None), to_params(pretrained.model))
-    pretrained.model.config = replace(pretrained.config, cache_dtype=cache_dtype)
-    tokens = read_midi(asset("primers", "bach-prelude.mid")).primer(pretrained.music).tokens
-    got = collect(generate(pretrained.model, pretrained.codec, [tokens]), count)
-    seen = np.concatenate([tokens, got.tokens[0, :-1]])
-    wanted = forward(exact, seen, refilled(exact.config) + count - 1, 0)[-count:]
-    most = float(np.abs(jax.nn.log_softmax(got.logits[0]) - jax.nn.log_softmax(wanted)).max())
-    assert (cache_dtype is None) == (most < 1e-4) and most < atol
-
-
-def test_where_there_are_no_kernels_a_float16_cache_is_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which XLA would read more slowly, and in products of halves."""
-    monkeypatch.setattr(products, "kernels", lambda: None)
-    config = small_config(cache_dtype="float16")
-    assert {x.dtype for x in jax.tree.leaves(Cache.empty(config, 1).latents.layers)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize(

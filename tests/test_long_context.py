@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from small_models import VOCAB, ToyCodec, small_config, small_model
 
+from perceiver_ar import ahead
 from perceiver_ar import generate as generation
 from perceiver_ar.config import FIRST_DATA
 from perceiver_ar.generate import generate
@@ -76,11 +77,11 @@ def test_while_the_window_stands_still_one_program_refills_behind_a_ring_of_any_
     monkeypatch.setattr(generation, "RING", 8)
     programs: list[Any] = [generation._steps, generation._refill]
     before = [program._cache_size() for program in programs]
-    model = small_model(small_config(width=16, context=96, rotary_fraction=0.25))
+    model = small_model(small_config(width=16, context=64, rotary_fraction=0.25))
     chunks = generate(model, ToyCodec(), [np.full(20, FIRST_DATA, np.int32)], chunk=4)
-    assert sum(chunk.tokens.shape[1] for chunk in islice(chunks, 16)) == 64
+    assert sum(chunk.tokens.shape[1] for chunk in islice(chunks, 8)) == 32
     steps, refills = (program._cache_size() - count for program, count in zip(programs, before, strict=True))
-    assert steps == 4 and refills == 1  # with 8, 16, 32 and 64 slots
+    assert steps == 3 and refills == 1  # with 8, 16 and 32 slots
 
 
 @pytest.mark.parametrize("position", ["rotary", "sinusoidal"])
@@ -115,6 +116,23 @@ def test_only_the_first_steps_are_compiled_while_somebody_waits(
     if position == "rotary":  # with absolute positions the window starts again, and has other shapes at once
         assert set(threads["_steps"][1:]) == {"compile"}
         assert used >= 3
+
+
+def test_what_one_run_compiled_ahead_the_next_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "RING", 8)
+    model, primer = small_model(small_config(width=40, heads=2)), np.full(20, FIRST_DATA, np.int32)
+
+    def run(seed: int) -> None:
+        for _ in islice(generate(model, ToyCodec(), [primer], seed=seed), 12):
+            _wait_for_compilers()
+
+    run(0)
+
+    def again(**_: Any) -> None:
+        raise AssertionError("it was compiled again")
+
+    monkeypatch.setattr(ahead, "Thread", again)
+    run(1)
 
 
 def test_a_refill_is_spread_over_the_second_half_of_the_tokens_before_it(
