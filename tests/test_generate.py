@@ -30,6 +30,7 @@ def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 EXACT = [
     pytest.param({}, [1, 5, 9], 2, 36, id="unequal primers, two takes each, past the prefix"),
     pytest.param({}, [60, 3], 1, 24, id="a primer longer than the context"),
+    pytest.param({}, [17], 1, 24, id="padding leaves the window before the primer does"),
     pytest.param({"position_shape": (16, 8)}, [9], 2, 24, id="rotary, two axes"),
     pytest.param({"latents": 7}, [9], 1, 28, id="odd latents"),
     pytest.param({"latents": 2}, [2], 1, 12, id="two latents"),

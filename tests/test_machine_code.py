@@ -62,6 +62,14 @@ def test_a_relocation_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPat
         machine_code._placed(code, ("help",))
 
 
+@here
+def test_code_that_asks_for_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = compiler.object_code(calls.written(("help",)))
+    monkeypatch.setattr(machine_code, "OUTSIDE", {})
+    with pytest.raises(ImportError, match="perceiver_ar_board"):
+        machine_code._placed(code, ("help",))
+
+
 def test_llvm_itself_places_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does on other systems."""
     assert kernels.usable()

@@ -134,7 +134,9 @@ def _placed(code: bytes, wanted: tuple[str, ...]) -> list[Function]:
 
     def address(symbol: Any) -> int:
         if not symbol["section"]:
-            return OUTSIDE[called(symbol)]
+            if (name := called(symbol)) not in OUTSIDE:
+                raise ImportError(f"the kernels ask for {name or 'something'}, which is nowhere")
+            return OUTSIDE[name]
         return base + places[int(symbol["section"])] + int(symbol["value"])
 
     for section in sections:
