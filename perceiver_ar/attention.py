@@ -159,10 +159,8 @@ def _aligned(
 def _aligned_forward(
     queries: Array, keys: Array, values: Array, slots: Array, index: Array, start: Array
 ) -> tuple[Array, tuple]:
-    store, like_queries = (
-        Entries(keys, values, slots),
-        queries[:0],
-    )  # carries their type, which the gradient shall have
+    store = Entries(keys, values, slots)
+    like_queries = queries[:0]  # carries their type, which the gradient shall have
     if fast := kernels():  # they multiply in float32: nothing is gained by rounding
         average, normaliser = fast.attend_whole(*_widened((queries, store)), index, start)
     else:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from perceiver_ar.config import ModelConfig
@@ -39,10 +38,6 @@ class Entries(NamedTuple):
             jnp.zeros((batch * count, slots, dim), dtype),
             jnp.full((examples, slots), EMPTY, jnp.int32),
         )
-
-    def to(self, dtype: str | np.dtype) -> "Entries":
-        """The same in another type."""
-        return self._replace(keys=self.keys.astype(dtype), values=self.values.astype(dtype))
 
     def part(self, at: Array | int, count: int) -> "Entries":
         """`count` slots from `at` on."""

@@ -62,13 +62,15 @@ class Attention(nnx.Module):
         q = where.rotate(q, by) * q.shape[-1] ** -0.5
         return q.swapaxes(1, 2).reshape(-1, x.shape[1], q.shape[-1])
 
-    def entries(self, x: Float[Array, "batch seq width"], by: where.Rotation | None, index: Array) -> Entries:
+    def entries(
+        self, x: Float[Array, "batch seq width"], by: where.Rotation | None, index: Array, dtype: Any
+    ) -> Entries:
         """Rotated keys and values of `x`, in the layout of the cache."""
         kv = project(x, self.key_value, self.dtype).reshape(*x.shape[:2], 2, self.heads, -1)
         keys, values = where.rotate(kv[:, :, 0], by), kv[:, :, 1]
         seq, dim = x.shape[1], keys.shape[-1]
-        keys = keys.transpose(0, 2, 3, 1).reshape(-1, dim, seq).astype(self.dtype)
-        values = values.swapaxes(1, 2).reshape(-1, seq, dim).astype(self.dtype)
+        keys = keys.transpose(0, 2, 3, 1).reshape(-1, dim, seq).astype(dtype)
+        values = values.swapaxes(1, 2).reshape(-1, seq, dim).astype(dtype)
         return Entries(keys, values, index)
 
     def merge_heads(self, x: Float[Array, "rows seq dim"]) -> Float[Array, "batch seq width"]:
@@ -91,9 +93,9 @@ class Block(nnx.Module):
         self.expand = _matrix(keys[1], config.width, hidden)
         self.contract = _matrix(keys[2], hidden, config.width, (2 * config.layers + 2) ** -0.5)
 
-    def entries(self, x: Array, by: where.Rotation | None, index: Array) -> Entries:
+    def entries(self, x: Array, by: where.Rotation | None, index: Array, dtype: Any) -> Entries:
         """Keys and values of the attention's inputs."""
-        return self.attention.entries((self.inputs_norm or self.norm)(x), by, index)
+        return self.attention.entries((self.inputs_norm or self.norm)(x), by, index, dtype)
 
     def queries(self, x: Array, by: where.Rotation | None) -> Array:
         """Queries of the residual stream."""
@@ -248,9 +250,8 @@ class PerceiverAR(nnx.Module):
         if cache is not None and cache.known is not None:
             return cache.known, cache
         parts = cache is not None and tokens.shape[1] > PART
-        new = (self._entries_in_parts if parts else self._entries)(tokens, positions, index)
-        if cache is not None:
-            new = new.to(cache_dtype(self.config))
+        dtype = self.config.dtype if cache is None else cache_dtype(self.config)
+        new = (self._entries_in_parts if parts else self._entries)(tokens, positions, index, dtype)
         positions = positions[:, -latents:]
         x = self._embed(tokens[:, -latents:], positions)
         queries = self.cross.queries(x, where.rotation(self.config, self.config.cross_heads, positions))
@@ -265,22 +266,21 @@ class PerceiverAR(nnx.Module):
             attended = attend(queries, stores, order, cache.start)
         return self.cross.finish(x, attended, _fold(key, self.config.layers)), cache
 
-    def _entries(self, tokens, positions, index):
+    def _entries(self, tokens, positions, index, dtype):
         """Keys and values of all inputs."""
         by = where.rotation(self.config, self.config.cross_heads, positions)
-        return self.cross.entries(self._embed(tokens, positions), by, index)
+        return self.cross.entries(self._embed(tokens, positions), by, index, dtype)
 
-    def _entries_in_parts(self, tokens, positions, index):
+    def _entries_in_parts(self, tokens, positions, index, dtype):
         """The same, computed one part after the other."""
         (batch, seq), config = tokens.shape, self.config
 
         def put(store: Entries, at: Array | int, count: int) -> Entries:
             part = [jax.lax.dynamic_slice_in_dim(x, at, count, 1) for x in (tokens, positions, index)]
-            new = self._entries(*part).to(cache_dtype(config))
-            return store.put(jax.lax.optimization_barrier(new), at)
+            return store.put(jax.lax.optimization_barrier(self._entries(*part, dtype=dtype)), at)
 
         heads = batch, config.cross_heads, config.width // config.cross_heads
-        store = Entries.empty(heads, seq, cache_dtype(config), batch)
+        store = Entries.empty(heads, seq, dtype, batch)
         store = jax.lax.fori_loop(0, seq // PART, lambda n, store: put(store, n * PART, PART), store)
         rest = seq % PART
         return put(store, seq - rest, rest) if rest else store
@@ -290,7 +290,9 @@ class PerceiverAR(nnx.Module):
 
         def step(x: Array, layer: tuple[Block, Array]) -> tuple[Array, None]:
             block, number = layer
-            attended = attend_whole(block.queries(x, by), block.entries(x, by, index), order)
+            attended = attend_whole(
+                block.queries(x, by), block.entries(x, by, index, self.config.dtype), order
+            )
             return block.finish(x, attended, _fold(key, number)), None
 
         unroll = UNROLL
@@ -334,7 +336,7 @@ def _cached_layer(  # noqa: PLR0913
 
     At the `first` call there is nothing else in these.
     """
-    new = block.entries(x, by, index).to(entries.keys.dtype)
+    new = block.entries(x, by, index, entries.keys.dtype)
     entries = entries.put(new, filled)
     store = new if first else entries  # which need not be read back
     x, by, order = x[:, -count:], jax.tree.map(lambda part: part[:, -count:], by), order[-count:]

@@ -72,7 +72,7 @@ def entries(
     rng, slots = np.random.default_rng(seed), index.shape[1]
     keys = rng.standard_normal((examples * heads, dim, slots)).astype(np.float32)
     values = rng.standard_normal((examples * heads, slots, dim)).astype(np.float32)
-    return Entries(jnp.asarray(keys), jnp.asarray(values), jnp.asarray(index, jnp.int32)).to(dtype)
+    return Entries(jnp.asarray(keys, dtype), jnp.asarray(values, dtype), jnp.asarray(index, jnp.int32))
 
 
 @DTYPES

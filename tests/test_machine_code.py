@@ -32,16 +32,16 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_code_is_compiled_once_and_a_damaged_file_is_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code = compiler.object_code(calls.written(("help",)))
+    code = compiler.object_code(calls.written("help"))
     monkeypatch.setattr(machine_code, "user_cache", tmp_path.joinpath)
     monkeypatch.setattr(compiler, "object_code", lambda _: code)
-    machine_code.functions("help")
+    machine_code.function("help")
     (kept,) = (tmp_path / "kernels").iterdir()
     forget(monkeypatch)
-    machine_code.functions("help")
+    machine_code.function("help")
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     with pytest.raises(AssertionError, match="compiled again"):
-        machine_code.functions("help")
+        machine_code.function("help")
 
 
 @here
@@ -50,31 +50,31 @@ def test_where_nothing_can_be_kept_it_is_compiled_each_time(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(machine_code, "user_cache", lambda *parts: tmp_path.joinpath("file", *parts))
-    (code,) = machine_code.functions("help")
+    code = machine_code.function("help")
     assert [code(what) for what in (machine_code.BEGIN, machine_code.END)] == [0, 0]
 
 
 @here
 def test_a_relocation_that_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = compiler.object_code(calls.written(("help",)))
+    code = compiler.object_code(calls.written("help"))
     monkeypatch.setattr(machine_code, "ADDRESS", 2)
     with pytest.raises(ImportError, match="relocation"):
-        machine_code._placed(code, ("help",))
+        machine_code._placed(code, "help")
 
 
 @here
 def test_code_that_asks_for_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = compiler.object_code(calls.written(("help",)))
+    code = compiler.object_code(calls.written("help"))
     monkeypatch.setattr(machine_code, "OUTSIDE", {})
     with pytest.raises(ImportError, match="perceiver_ar_board"):
-        machine_code._placed(code, ("help",))
+        machine_code._placed(code, "help")
 
 
 def test_llvm_itself_places_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it does on other systems."""
     assert kernels.usable()
     monkeypatch.setattr(machine_code.platform, "machine", lambda: "another")
-    (other,) = machine_code.functions("multiply")
+    other = machine_code.function("multiply")
     assert not hasattr(other, "memory")
     ffi.register_ffi_target("placed_by_llvm_multiply", ffi.pycapsule(other), platform="cpu")
     rng = np.random.default_rng(0)
@@ -110,7 +110,7 @@ store = Entries(random(2, 45, 530), random(2, 530, 45), jnp.arange(530)[None])
 queries, index = random(2, 6, 45) / 7, jnp.arange(524, 530)
 wanted = attend_reference(queries, store, index)
 np.testing.assert_allclose(kernels.attend(queries, [store], index, 0), wanted, atol=2e-6)
-halves = store.to("float16")
+halves = Entries(store.keys.astype("float16"), store.values.astype("float16"), store.index)
 wanted = attend_reference(queries, halves, index)
 np.testing.assert_allclose(kernels.attend(queries, [halves], index, 0), wanted, atol=2e-6)
 

@@ -27,7 +27,7 @@ PREFIX = "perceiver_ar_"
 """Of the names of what XLA calls, which all libraries share."""
 THREADS = 4
 """Most that compute one call together."""
-_HELP = machine_code.functions("help")[0]
+_HELP = machine_code.function("help")
 _KNOWN: dict[str, machine_code.Function] = {}
 """What XLA knows; it holds addresses alone, so the functions must stay."""
 _LOCK = Lock()
@@ -104,10 +104,8 @@ def _attend(
     rows, count, dim = queries.shape
     seen = jnp.concatenate([jnp.stack([_first(start), *alike]), index]).astype(jnp.int32)
     results = _floats(rows, count, dim), _floats(rows, count, 2)
-    halves = stores[0].keys.dtype == jnp.float16
-    return _call("attend_halves" if halves else "attend", results)(
-        queries, seen, *(x for store in stores for x in store)
-    )
+    name = "attend_halves" if stores[0].keys.dtype == jnp.float16 else "attend"
+    return _call(name, results)(queries, seen, *(x for store in stores for x in store))
 
 
 def attention_gradient(
@@ -146,7 +144,7 @@ def _call(name: str, results: Any) -> Callable[..., Any]:
     """What calls a kernel, which is compiled when it is first asked for."""
     with _LOCK:
         if name not in _KNOWN:
-            (_KNOWN[name],) = machine_code.functions(name)
+            _KNOWN[name] = machine_code.function(name)
             ffi.register_ffi_target(f"{PREFIX}{name}", ffi.pycapsule(_KNOWN[name]), platform="cpu")
     return ffi.ffi_call(f"{PREFIX}{name}", results, vmap_method="sequential")
 

@@ -105,14 +105,12 @@ def _share(module: ir.Module, work: Code) -> Code:
     return code
 
 
-def written(names: tuple[str, ...]) -> ir.Module:
-    """These functions for the outside. XLA calls `multiply` and so on with a frame; 0 says that all is well."""
+def written(name: str) -> ir.Module:
+    """A function for the outside. XLA calls `multiply` and so on with a frame; 0 says that all is well."""
     module = ir.Module()
     work = _work(module)
-    share = _share(module, work)
-    for name in names:
-        if name == "help":
-            _help(module, work)
-        else:
-            _kernel(module, name, share)
+    if name == "help":
+        _help(module, work)
+    else:
+        _kernel(module, name, _share(module, work))
     return module

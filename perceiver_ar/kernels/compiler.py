@@ -1,4 +1,4 @@
-"""LLVM, for the CPU that this runs on: of a module of `vectors` it makes an object file, or functions to be called."""
+"""LLVM, for the CPU that this runs on: of a module of `vectors` it makes an object file, or a function to be called."""
 
 import ctypes
 from collections.abc import Callable
@@ -35,19 +35,13 @@ def object_code(module: ir.Module) -> bytes:
     return machine.emit_object(_improved(module, machine))
 
 
-def compiled(
-    module: ir.Module, names: tuple[str, ...], outside: dict[str, int]
-) -> list[Callable[[int], int]]:
-    """The functions of a word that have these names; what they find `outside` lies at these addresses."""
+def compiled(module: ir.Module, name: str, outside: dict[str, int]) -> Callable[[int], int]:
+    """The function of a word that has this name; what it finds `outside` lies at these addresses."""
     machine = _machine()
-    for name, address in outside.items():
-        binding.add_symbol(name, address)
+    for symbol, address in outside.items():
+        binding.add_symbol(symbol, address)
     engine = binding.create_mcjit_compiler(_improved(module, machine), machine)
     engine.finalize_object()
-
-    def found(name: str) -> Callable[[int], int]:
-        function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(engine.get_function_address(name))
-        function.engine = engine  # type: ignore[attr-defined]  # which goes when the last function goes
-        return function
-
-    return [found(name) for name in names]
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(engine.get_function_address(name))
+    function.engine = engine  # type: ignore[attr-defined]  # which goes when the function goes
+    return function

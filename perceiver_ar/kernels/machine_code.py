@@ -56,8 +56,8 @@ SYMBOL = np.dtype(
 RELOCATION = np.dtype([("offset", "u8"), ("kind", "u4"), ("symbol", "u4"), ("addend", "i8")])
 
 
-def functions(*names: str) -> list[Function]:
-    """The compiled functions of a word that have these names in `calls`.
+def function(name: str) -> Function:
+    """The compiled function of a word that has this name in `calls`.
 
     Raises:
         ImportError: there is no LLVM for this machine, or the CPU lacks what the loops need.
@@ -65,26 +65,26 @@ def functions(*names: str) -> list[Function]:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         from perceiver_ar.kernels import calls, compiler
 
-        return compiler.compiled(calls.written(names), names, OUTSIDE)
-    path = user_cache("kernels", _key(names))
+        return compiler.compiled(calls.written(name), name, OUTSIDE)
+    path = user_cache("kernels", _key(name))
     if (code := _kept(path)) is None:
         from perceiver_ar.kernels import calls, compiler
 
-        code = compiler.object_code(calls.written(names))
+        code = compiler.object_code(calls.written(name))
         with suppress(OSError):  # no home to write to: it compiles every time
             _keep(path, code)
-    return _placed(code, names)
+    return _placed(code, name)
 
 
-def _key(names: tuple[str, ...]) -> str:
+def _key(name: str) -> str:
     """What the code depends on: what it is for, its source, the compiler, and the CPU.
 
     Raises:
         ImportError: the system does not say which CPU it is.
     """
-    digest = hashlib.sha256(" ".join((version("llvmlite"), *names)).encode())
-    for name in SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    digest = hashlib.sha256(f"{name} {version('llvmlite')}".encode())
+    for source in SOURCES:
+        digest.update(Path(__file__).with_name(source).read_bytes())
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -110,8 +110,8 @@ def _keep(path: Path, code: bytes) -> None:
     new.replace(path)
 
 
-def _placed(code: bytes, wanted: tuple[str, ...]) -> list[Function]:
-    """The functions of those names in an ELF object, which gets a place in memory."""
+def _placed(code: bytes, wanted: str) -> Function:
+    """The function of that name in an ELF object, which gets a place in memory."""
     begin, count = int(np.frombuffer(code, "u8", 1, 0x28)[0]), int(np.frombuffer(code, "u2", 1, 0x3C)[0])
     sections = np.frombuffer(code, SECTION, count, begin)
 
@@ -152,14 +152,10 @@ def _placed(code: bytes, wanted: tuple[str, ...]) -> list[Function]:
     protect, may_run = ctypes.CDLL(None).mprotect, mmap.PROT_READ | mmap.PROT_EXEC
     if protect(ctypes.c_void_p(base), ctypes.c_size_t(fixed), may_run):
         raise ImportError("this system does not let a program run what it compiled")
-
-    def placed(name: str) -> Function:
-        symbol = next(one for one in symbols if called(one) == name)
-        found = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address(symbol))
-        found.memory = memory  # type: ignore[attr-defined]  # which goes when the last function goes
-        return found
-
-    return [placed(name) for name in wanted]
+    symbol = next(one for one in symbols if called(one) == wanted)
+    found = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address(symbol))
+    found.memory = memory  # type: ignore[attr-defined]  # which goes when the function goes
+    return found
 
 
 def _layout(sections: np.ndarray) -> tuple[dict[int, int], int, int]:
