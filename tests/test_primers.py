@@ -25,7 +25,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_there_is_a_choice() -> None:
     assert len(INDEX) >= 5
     assert len({entry["style"] for entry in INDEX}) >= 5
-    assert {path.name for path in FOLDER.glob("*.mid")} == {entry["file"] for entry in INDEX}
+    # What `make continue` wrote beside one of them is no primer.
+    there = {path.name for path in FOLDER.glob("*.mid") if not path.stem.endswith("-continued")}
+    assert there == {entry["file"] for entry in INDEX}
 
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda entry: Path(entry["file"]).stem)
