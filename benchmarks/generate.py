@@ -17,7 +17,7 @@ from benchmarks.contest import (
     task_of,
     usable_cores,
 )
-from benchmarks.machine import bytes_gpt2, bytes_ours
+from benchmarks.machine import Need, need_of_gpt2, need_of_ours
 from benchmarks.report import digits, heading, spread, table
 
 MORE, HALVES = "-4-takes", "-float16-cache"
@@ -40,6 +40,9 @@ it runs the whole model for each, and begins with half of the latents, as this p
 (`DynamicCache`) and one layer more, for the cross-attend.
 - bound: the bytes of weights, keys and values that a token must read, over the speed at which memory is read, {read}. \
 What stays in the processor's caches may beat it.
+- arithmetic: the operations that a token takes, what of a refill falls to it included, over those of a large product \
+in a second, {computed}.
+- x its bounds: how many times one take's tokens four would make if both ran at the lower of their two bounds.
 - pause: by how much the longest wait for a chunk of {chunk} tokens exceeds the median, until refilled latents are \
 in use.
 - peak MiB: the most that the process held, libraries and compilation included. What this project compiles is kept in \
@@ -86,35 +89,37 @@ def reader(cores: int) -> str:
     return f"{cores} core{'s' * (cores > 1)}"
 
 
-def bytes_of(name: str, shape: Shape, tokens: int) -> float | None:
-    """Bytes that a token must read; None without a cache, where arithmetic is the limit."""
-    if name == "perceiver-ar-pytorch":
-        return None
+def need_of(name: str, shape: Shape, tokens: int) -> Need:
+    """What a token of a contestant with a cache takes."""
     if name == "gpt2":
-        return bytes_gpt2(shape, tokens)
-    return bytes_ours(shape, takes_of(name), cache_of(name), CHUNK, tokens)
+        return need_of_gpt2(shape, tokens)
+    return need_of_ours(shape, takes_of(name), cache_of(name), CHUNK, tokens)
 
 
 def row(name: str, shape: Shape, results: dict[str, Result], options: argparse.Namespace) -> list[str]:
     """A contestant's row of the table."""
-    result, size, ratio = results[name], bytes_of(name, shape, options.tokens), ""
+    result, counts = results[name], core_counts(options.threads)
+    machines = {cores: results[reader(cores)] for cores in counts}
+    speeds = {cores: (median(one["read"]), median(one["computed"])) for cores, one in machines.items()}
+    here, ratio, apart, bounds, part = speeds[options.threads], "", "", [""] * (2 + len(counts)), ""
     if takes_of(name) > 1 and (one := name.removesuffix(MORE)) in results:
         pairs = zip(result["rate"], results[one]["rate"], strict=False)
         ratio = spread([together / alone for together, alone in pairs])
-    counts = core_counts(options.threads)
-    bounds, part = [""] * len(counts), ""
-    if size is not None:
-        speeds = [median(results[reader(cores)]["speed"]) for cores in counts]
-        bounds = [digits(speed / size) for speed in speeds]
+        four, single = (min(need_of(each, shape, options.tokens).bounds(*here)) for each in (name, one))
+        apart = digits(four / single)
+    if name != "perceiver-ar-pytorch":  # which has none: a whole call of the model is its limit
+        need = need_of(name, shape, options.tokens)
+        bounds = [digits(need.bounds(*speed)[0]) for speed in speeds.values()]
+        bounds = [digits(need.bytes / 2**20), *bounds, digits(need.bounds(*here)[1])]
         if result.rounds:
-            part = f"{median(result['rate']) * size / speeds[counts.index(options.threads)]:.0%}"
+            part = f"{median(result['rate']) / need.bounds(*here)[0]:.0%}"
     return [
         shape.name,
         name,
         spread(result["first"]),
         spread(result["rate"]),
         ratio,
-        digits(size / 2**20) if size else "",
+        apart,
         *bounds,
         part,
         spread(result["pause"]) if name.startswith("ours") else "",
@@ -139,17 +144,20 @@ def main() -> None:
         rows += [row(name, shape, results, options) for name in options.contestants]
         everything.append(results)
     counts = core_counts(options.threads)
-    read = {
-        cores: [speed / 1e9 for results in everything for speed in results[reader(cores)]["speed"]]
-        for cores in counts
-    }
-    header = ["config", "contestant", "first token, s", "tokens/s", "x one take", "MiB a token"]
-    header += [f"bound, {reader(cores)}" for cores in counts]
-    header += [f"of the bound ({reader(options.threads)})", "pause, s", "peak MiB"]
+    header = ["config", "contestant", "first token, s", "tokens/s", "x one take", "x its bounds"]
+    header += ["MiB a token", *(f"bound, {reader(cores)}" for cores in counts)]
+    header += [f"arithmetic, {reader(options.threads)}", f"of the bound ({reader(options.threads)})"]
+    header += ["pause, s", "peak MiB"]
     print(heading([result for results in everything for result in results.values()], options), end="\n\n")
     print(table(header, rows), end="\n\n")
-    stated = ", ".join(f"{reader(cores)} {spread(speeds)} GB/s" for cores, speeds in read.items())
-    print(NOTES.format(tokens=options.tokens, chunk=CHUNK, fewer=fewer(options.tokens), read=stated))
+    stated = {"tokens": options.tokens, "chunk": CHUNK, "fewer": fewer(options.tokens)}
+    for what, unit in (("read", "GB/s"), ("computed", "GFLOP/s")):
+        speeds = {
+            cores: [speed / 1e9 for results in everything for speed in results[reader(cores)][what]]
+            for cores in counts
+        }
+        stated[what] = ", ".join(f"{reader(cores)} {spread(each)} {unit}" for cores, each in speeds.items())
+    print(NOTES.format(**stated))
 
 
 if __name__ == "__main__":
