@@ -14,7 +14,7 @@ import numpy as np
 from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.music import MusicCodec, NoteStream
 from perceiver_ar.config import SOS, ModelConfig
-from perceiver_ar.generate import generate, primer_limit
+from perceiver_ar.generate import generate, heard
 from perceiver_ar.registry import user_cache
 from perceiver_ar.sampling import Sampling
 
@@ -119,10 +119,10 @@ class Progress(NamedTuple):
 
 def prime(config: ModelConfig, codec: MusicCodec, tokens: np.ndarray) -> Priming:
     """As much of the primer as the context holds, counted from its end. `tokens` is int (n,), without SOS."""
-    heard = np.concatenate([[SOS], tokens])[-primer_limit(config) :].astype(np.int32)
-    used = min(len(tokens), len(heard))
-    shifts = heard[(heard >= codec.time_shift) & (heard < codec.velocity)] - codec.time_shift + 1
-    return Priming(heard, used, len(tokens), float(shifts.sum()) / codec.steps_per_second)
+    primer = heard(config, np.concatenate([[SOS], tokens])).astype(np.int32)
+    used = min(len(tokens), len(primer))
+    shifts = primer[(primer >= codec.time_shift) & (primer < codec.velocity)] - codec.time_shift + 1
+    return Priming(primer, used, len(tokens), float(shifts.sum()) / codec.steps_per_second)
 
 
 def continue_music(pretrained: Pretrained, tokens: np.ndarray, request: Request) -> Generator[Progress]:

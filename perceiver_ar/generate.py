@@ -39,8 +39,18 @@ class Chunk(NamedTuple):
 
 
 def primer_limit(config: ModelConfig) -> int:
-    """Most primer tokens that are used: the context, less the room for new tokens up to the first refill."""
+    """Tokens of a long primer that are used: the context, less the room for new tokens up to the first refill."""
     return config.context - refill_room(config)
+
+
+def heard(config: ModelConfig, primer: np.ndarray) -> np.ndarray:
+    """What of a primer (n,) the model hears: its last `primer_limit` tokens.
+
+    With absolute positions it is all that fits the context. They say where in a whole a token stands, in an image or
+    a sequence with an end, which must not move before the context is full.
+    """
+    whole = config.position != "rotary" and len(primer) <= config.context
+    return primer if whole else primer[-primer_limit(config) :]
 
 
 def refilled(config: ModelConfig) -> int:
@@ -88,8 +98,8 @@ def generate(
     float32 to the last bits of the logits, in bfloat16 to its rounding.
 
     Args:
-        primers: int tokens (n,), one or more each; of a longer one the model hears the last `primer_limit`
-            tokens, and all of them count for the table of legal tokens and the bounds of `sampling`.
+        primers: int tokens (n,), one or more each; of a long one the model hears the end (`heard`), and all of its
+            tokens count for the table of legal tokens and the bounds of `sampling`.
 
     Raises:
         ValueError: an empty primer, a token the model does not know, no take, an empty chunk, or a model
@@ -135,12 +145,12 @@ class _Run:
         self.drawn = jnp.repeat(jnp.asarray(data, jnp.int32), takes)
         forks = [primer for primer in primers for _ in range(takes)]
         self.lately = sampling.lately(forks, self.config.vocab_size)
-        self._prefill(primers, takes)
+        self._prefill([heard(self.config, primer) for primer in primers], takes)
 
     def _prefill(self, primers: list[np.ndarray], takes: int) -> None:
         """Fill the cache with the primers, the shorter ones padded on the left, and fork it into takes."""
-        primers = [primer[-primer_limit(self.config) :] for primer in primers]
-        size = bucket(max(map(len, primers)), min(SMALLEST, refilled(self.config)), primer_limit(self.config))
+        longest = max(map(len, primers))
+        size = bucket(longest, min(SMALLEST, refilled(self.config)), max(longest, primer_limit(self.config)))
         latents = min(size, refilled(self.config))
         tokens = np.full((len(primers), size), PAD, np.int32)
         for row, primer in zip(tokens, primers, strict=True):
@@ -149,7 +159,7 @@ class _Run:
         self.history = np.repeat(tokens, takes, axis=0)
         self.origin = self.length = size
         self.ahead.begun.clear()
-        self.room = self.config.latents - latents
+        self.room = self._room(size, self.config.latents - latents)
         positions = self._positions(0, size)[::takes]
         with helped():
             logits, cache = jax.block_until_ready(
@@ -186,7 +196,7 @@ class _Run:
         It begins as late as two tokens recomputed for each new one allow: a continuation that ends before has no use
         for it. Until its program is compiled it is put off.
         """
-        shape, start = self._shape(), self._start(self.full + refill_room(self.config))
+        shape, start = self._shape(), self._start(self._end(self.full))
         while self.full - self.ready >= 2 * self.room:
             size = (self.full - self.ready) % self.piece or self.piece
             late = self.ready + size > self.length
@@ -210,8 +220,8 @@ class _Run:
     def _turn(self) -> None:
         """Go on with the latents of the refill (paper, section 3.2)."""
         if self._begins_again(self.length):
-            self.room = refill_room(self.config)
-            self._prefill([row[row != PAD] for row in self.history], 1)
+            limit = primer_limit(self.config)
+            self._prefill([row[row != PAD][-limit:] for row in self.history], 1)
             return
         needs = self._needs(self.length)
         while not all(map(self.ahead.ready, {needs.steps, *self._refills(self._shape())})):
@@ -219,22 +229,37 @@ class _Run:
             self._compile_ahead()
         self._refill()
         assert self.coming is not None
-        self.room = refill_room(self.config)
+        self.room = self._room(self.length)
         start = jnp.asarray(self._start(self.full), jnp.int32)
         self.cache = _fitted(self.cache, needs)._replace(latents=self.coming, start=start)
         self.coming, self.ready = None, self.full - refilled(self.config)
 
     def _start(self, end: int) -> int:
-        """First index in the window of tokens up to `end`."""
-        return max(0, end - self.config.context)
+        """First index in the window of tokens up to `end`; the window does not move among absolute positions."""
+        return max(0, end - self.config.context) if self.config.position == "rotary" else 0
+
+    def _room(self, length: int, most: int | None = None) -> int:
+        """New tokens of a fill at `length`, for which there are `most` latents.
+
+        Absolute positions end with the context of the row that has most tokens. One more token is drawn from what all
+        of it says, before the window begins again with that token in it.
+        """
+        most = refill_room(self.config) if most is None else most
+        if self.config.position == "rotary":
+            return most
+        return max(0, min(most, self.config.context + 1 + int(self.shift.min()) - length))
+
+    def _end(self, length: int) -> int:
+        """The length at which the latents of a fill at `length` will be full."""
+        return length + self._room(length)
 
     def _begins_again(self, length: int) -> bool:
-        """Whether a refill at `length` is a prefill: absolute positions end with the context."""
-        return self.config.position != "rotary" and length + refill_room(self.config) > self.config.context
+        """Whether a refill at `length` is a prefill of the window's last tokens."""
+        return self._room(length) == 0
 
     def _known(self, end: int) -> bool:
         """Whether the window up to `end`, and that up to the end of the fill behind it, begin with the same token."""
-        before, behind = self._start(end), self._start(end + refill_room(self.config))
+        before, behind = self._start(end), self._start(self._end(end))
         return before == behind or behind <= self.shift.min()
 
     def _shape(self) -> Shape:
@@ -246,11 +271,11 @@ class _Run:
     def _needs(self, length: int) -> Shape:
         """The shape for what follows a refill at `length`."""
         ring, visible, _ = self._shape()
-        context, end = self.config.context, length + refill_room(self.config)
-        needed = min(end - self.origin, context)
+        end = self._end(length)
+        needed = min(end - self.origin, self.config.context)
         if self.cache.prefix is not None:
-            visible = end - context < self.cache.prefix.keys.shape[-1]
-        slots = ring if needed <= ring else min(max(2 * ring, needed), context)
+            visible = self._start(end) < self.cache.prefix.keys.shape[-1]
+        slots = ring if needed <= ring else min(max(2 * ring, needed), self.config.context)
         return Shape(slots, visible, self._known(end))
 
     def _compile_ahead(self) -> None:

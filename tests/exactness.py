@@ -8,7 +8,7 @@ from small_models import VOCAB, ToyCodec, places, uncached
 
 from perceiver_ar import generate as generation
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
-from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
+from perceiver_ar.generate import Chunk, bucket, generate, heard, primer_limit, refilled
 from perceiver_ar.model import PerceiverAR
 
 
@@ -31,21 +31,24 @@ def collect(chunks: Iterator[Chunk], count: int) -> Chunk:
     return Chunk(np.concatenate(tokens, 1), np.concatenate(logits, 1))
 
 
-def fills(config: ModelConfig, size: int) -> Iterator[tuple[int, int, int, int]]:
+def fills(config: ModelConfig, size: int, padding: int) -> Iterator[tuple[int, int, int, int]]:
     """Where each fill leaves things: (tokens before it, room, first latent, first token seen), padding counted.
 
-    `size` is the length of the padded primers. A fill recomputes half of the latents; with absolute positions one
-    past the context starts the window again on the last `primer_limit` tokens.
+    `size` is the length of the padded primers, of which the longest has so much padding. A fill recomputes half of the
+    latents. With absolute positions, when all of the context's have been seen, the window starts again on the last
+    `primer_limit` tokens.
     """
-    half = config.latents // 2
-    length, latents, begin = size, min(size, half), 0
+    half, absolute = config.latents // 2, config.position != "rotary"
+    length, latents, begin, again = size, min(size, half), 0, padding + config.context + 1
     while True:
-        room = config.latents - latents
+        room = min(config.latents - latents, again - length) if absolute else config.latents - latents
         yield length, room, length - latents, begin
         length, latents = length + room, half
-        begin = max(begin, length + config.latents - half - config.context)
-        if config.position != "rotary" and begin > 0:
-            begin = length - min(length, primer_limit(config))
+        if not absolute:
+            begin = max(begin, length + config.latents - half - config.context)
+        elif length == again:
+            begin = length - primer_limit(config)
+            again = begin + config.context + 1
 
 
 def check_exact(
@@ -65,13 +68,14 @@ def check_exact(
     most = 0.0
     config, codec = model.config, ToyCodec(model.config.position_shape)
     got = collect(generate(kept or model, codec, primers, takes=takes, chunk=chunk), count)
-    used = [part[-primer_limit(config) :] for part in primers]
-    size = bucket(max(map(len, used)), min(4, refilled(config)), primer_limit(config))
+    used = [heard(config, part) for part in primers]
+    longest = max(map(len, used))
+    size = bucket(longest, min(4, refilled(config)), max(longest, primer_limit(config)))
     rows = [part for part in used for _ in range(takes)]
     assert got.tokens.shape == got.logits.shape[:2] == (len(rows), got.tokens.shape[1])
     for row, (before, new, logits) in enumerate(zip(rows, got.tokens, got.logits, strict=True)):
         shift, whole = size - len(before), np.concatenate([before, new])
-        for length, room, boundary, begin in fills(config, size):
+        for length, room, boundary, begin in fills(config, size, size - longest):
             done, end = length - size, length + room - 1
             if done + room > len(new):
                 break

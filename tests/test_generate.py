@@ -14,7 +14,7 @@ from small_models import VOCAB, ToyCodec, small_config, small_model
 
 from perceiver_ar import generate as generation
 from perceiver_ar.config import FIRST_DATA, SOS, CacheDType
-from perceiver_ar.generate import Chunk, bucket, generate, primer_limit, refilled
+from perceiver_ar.generate import Chunk, bucket, generate, heard, primer_limit, refilled
 from perceiver_ar.model import PerceiverAR, from_params, to_params
 from perceiver_ar.sampling import Sampling
 
@@ -43,6 +43,8 @@ EXACT = [
     pytest.param({"position": "learned"}, [5], 1, 12, id="learned"),
     pytest.param({"position": "learned", "position_shape": (16, 8)}, [9], 2, 32, id="learned, two axes"),
     pytest.param({"position": "learned", "context": 8}, [20], 1, 16, id="learned, no prefix"),
+    pytest.param({"position": "learned"}, [26, 3], 2, 20, id="learned, up to the context and past it"),
+    pytest.param({"position": "learned", "latents": 3}, [32], 1, 8, id="learned, all of the context"),
 ]
 
 
@@ -177,10 +179,18 @@ def test_takes_share_one_prefill(model: PerceiverAR, monkeypatch: pytest.MonkeyP
 
 def test_a_longer_primer_is_heard_from_its_end(model: PerceiverAR) -> None:
     long, limit = primer(60), primer_limit(model.config)
-    heard = run(model, [long], sampling=Sampling(temperature=0.0))
+    whole = run(model, [long], sampling=Sampling(temperature=0.0))
     np.testing.assert_array_equal(
-        heard.logits, run(model, [long[-limit:]], sampling=Sampling(temperature=0.0)).logits
+        whole.logits, run(model, [long[-limit:]], sampling=Sampling(temperature=0.0)).logits
     )
+
+
+def test_absolute_positions_keep_a_primer_that_fits_the_context() -> None:
+    rotary, absolute = small_config(), small_config(position="learned")
+    limit = primer_limit(rotary)
+    assert limit < 32 == rotary.context
+    for config, length, kept in ((rotary, 32, limit), (absolute, 32, 32), (absolute, 33, limit)):
+        np.testing.assert_array_equal(heard(config, primer(length)), primer(length)[-kept:])
 
 
 def test_greedy_tokens_are_the_likeliest_legal_ones(model: PerceiverAR) -> None:
