@@ -15,7 +15,8 @@ from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import FIRST_DATA, CacheDType, ModelConfig
 from perceiver_ar.continuation import keep_compiled_programs
-from perceiver_ar.generate import generate, refilled
+from perceiver_ar.fills import refilled
+from perceiver_ar.generate import generate
 from perceiver_ar.model import PerceiverAR, from_params, to_params
 
 if TYPE_CHECKING:

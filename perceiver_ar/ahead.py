@@ -23,7 +23,7 @@ class Shape(NamedTuple):
     prefix: bool
     """Whether some of it is still in the window."""
     known: bool
-    """Whether the latents of the next refill get from the cross-attend what they got: the window does not move."""
+    """Whether the next refill takes what the cross-attend gave its tokens before, since the window does not move."""
 
     @property
     def steps(self) -> tuple:
@@ -76,6 +76,12 @@ class Ahead:
 
         self._names, self._thread = frozenset(programs), Thread(target=compile_all, name="compile")
         self._thread.start()
+
+    def compile_now(self, name: Hashable, program: Program) -> None:
+        """Compile this one, and wait for it: threads that help where it runs would wait busily for a compiler."""
+        self.wait()
+        self.compile({name: program})
+        self.wait()
 
     def ready(self, name: Hashable) -> bool:
         """Whether the program was begun, and nobody is compiling it."""

@@ -90,8 +90,8 @@ def attend(
             each of its examples then serves as many consecutive ones of the batch, and has an index row.
         index: where each query stands in the sequence; it sees entries with `start <= index <= its own`.
         aligned: the queries are the last ones of the only store.
-        alike: how many consecutive examples of the only store have the same in so many of their first slots, which
-            then need to be read but once.
+        alike: (group, count): each `group` consecutive examples of the only store have the same keys and values in
+            their first `count` slots, which need to be read but once a group.
 
     Returns:
         The averages in float32; a query that sees nothing gets finite values of no meaning.

@@ -170,8 +170,8 @@ class Cache(NamedTuple):
         Their cross-attend entries stay where they are, those past `length` unseen until they are written again.
 
         Args:
-            known: of so many tokens the latents of this cache say what the cross-attend gives them, since `start` is
-                what it was for these: then it is not computed again.
+            known: how many of the call's tokens, all or none, take what the cross-attend gives them from
+                `Latents.inputs`. That is right only if `start` is what it was when these were made.
         """
         found = None
         if known:

@@ -14,7 +14,8 @@ import numpy as np
 from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.music import MusicCodec, NoteStream
 from perceiver_ar.config import SOS, ModelConfig
-from perceiver_ar.generate import generate, heard
+from perceiver_ar.fills import heard
+from perceiver_ar.generate import generate
 from perceiver_ar.registry import user_cache
 from perceiver_ar.sampling import Sampling
 

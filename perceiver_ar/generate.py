@@ -16,15 +16,14 @@ from perceiver_ar import memory
 from perceiver_ar.ahead import Ahead, Program, Shape
 from perceiver_ar.cache import Cache, Latents
 from perceiver_ar.codecs.base import Codec
-from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
+from perceiver_ar.config import FIRST_DATA, PAD
+from perceiver_ar.fills import bucket, heard, piece_of, primer_limit, refill_room, refilled
 from perceiver_ar.model import PerceiverAR
 from perceiver_ar.products import helped
 from perceiver_ar.sampling import Lately, Sampling, Values, after, gumbel, refused, sample
 
 CHUNK = 32
 """Tokens a call of the device: about a second of piano."""
-WORK = 1 << 32
-"""Multiplications with weights in one piece of the next refill, which is computed once its tokens are there."""
 SMALLEST = 64
 """Fewest prefix slots; a shorter primer is padded, so that few shapes are ever compiled."""
 RING = 1024
@@ -36,49 +35,6 @@ class Chunk(NamedTuple):
 
     tokens: np.ndarray
     logits: np.ndarray
-
-
-def primer_limit(config: ModelConfig) -> int:
-    """Tokens of a long primer that are used: the context, less the room for new tokens up to the first refill."""
-    return config.context - refill_room(config)
-
-
-def heard(config: ModelConfig, primer: np.ndarray) -> np.ndarray:
-    """What of a primer (n,) the model hears: its last `primer_limit` tokens.
-
-    With absolute positions it is all that fits the context. They say where in a whole a token stands, in an image or
-    a sequence with an end, which must not move before the context is full.
-    """
-    whole = config.position != "rotary" and len(primer) <= config.context
-    return primer if whole else primer[-primer_limit(config) :]
-
-
-def refilled(config: ModelConfig) -> int:
-    """Latents a fill recomputes: half of them, so that no more than the new tokens are computed again."""
-    return config.latents // 2
-
-
-def refill_room(config: ModelConfig) -> int:
-    """New tokens between two refills."""
-    return config.latents - refilled(config)
-
-
-def piece_of(config: ModelConfig, rows: int) -> int:
-    """Tokens a row of a piece of a refill: a half, a quarter ... of it, whichever is no more than `WORK`."""
-    # Four matrices of attention, and two that are four times as large; of the last layer two are all that is needed.
-    weights = (12 * (config.layers - 1) + 2) * config.width**2
-    piece = refilled(config)
-    while piece > 1 and piece * rows * weights > WORK:
-        piece = (piece + 1) // 2
-    return piece
-
-
-def bucket(count: int, smallest: int, limit: int) -> int:
-    """The least of `smallest` x 1, 1.5, 2, 3, 4, 6 ... that holds `count`, at most `limit`."""
-    size = smallest
-    while 2 * size < count:
-        size *= 2
-    return min(limit, next(fits for fits in (size, size * 3 // 2, 2 * size) if fits >= count))
 
 
 def generate(
@@ -161,10 +117,10 @@ class _Run:
         self.ahead.begun.clear()
         self.room = self._room(size, self.config.latents - latents)
         positions = self._positions(0, size)[::takes]
+        given = self.model, tokens, positions, latents, self._start(self.full)
+        self.ahead.compile_now("prefill", (_prefill, given))
         with helped():
-            logits, cache = jax.block_until_ready(
-                _prefill(self.model, tokens, positions, latents, self._start(self.full))
-            )
+            logits, cache = jax.block_until_ready(_prefill(*given))
         self.logits = jnp.repeat(logits, takes, axis=0)
         self.cache = cache.fork(self.config, takes, max(min(RING, self.config.context), self.room))
         self.coming: Latents | None = None
@@ -177,8 +133,11 @@ class _Run:
         else:
             self._refill()
         steps = min(self.chunk, self.room)
+        given, name = self._arguments(self.cache, steps), self._shape().steps
+        if name not in self.ahead.begun:
+            self.ahead.compile_now(name, (_steps, given))
         with helped():
-            self.cache, self.logits, self.lately, tokens, logits = _steps(*self._arguments(self.cache, steps))
+            self.cache, self.logits, self.lately, tokens, logits = _steps(*given)
             tokens = np.asarray(tokens)[:, :steps]
         self.history = np.concatenate([self.history, tokens], axis=1)[:, -self.config.context :]
         self.length, self.room, self.drawn = self.length + steps, self.room - steps, self.drawn + steps
@@ -191,10 +150,10 @@ class _Run:
         return self.length + self.room
 
     def _refill(self) -> None:
-        """Recompute of the last half of the latents what is there already, so that nobody waits when they are full.
+        """Compute latents of the next fill for tokens that are there already, so that nobody waits when these are full.
 
-        It begins as late as two tokens recomputed for each new one allow: a continuation that ends before has no use
-        for it. Until its program is compiled it is put off.
+        It begins as late as two tokens computed again for each new one allow: a continuation that ends before has no
+        use for it. Until its program is compiled it is put off.
         """
         shape, start = self._shape(), self._start(self._end(self.full))
         while self.full - self.ready >= 2 * self.room:
@@ -283,7 +242,6 @@ class _Run:
         if self.ahead.busy:
             return
         every, shape = refill_room(self.config), self._shape()
-        self.ahead.begun.add(shape.steps)
         for end in range(self.full, self.full + max(RING, every) + 1, every):
             refills = {} if self._begins_again(end) else self._refills(shape)
             if missing := {shape.steps, *refills} - self.ahead.begun:
@@ -337,7 +295,7 @@ def _fitted(cache: Cache, shape: Shape) -> Cache:
 
 
 def _seen(cache: Cache, shape: Shape) -> Cache:
-    """What a refill looks at: where the cross-attend's results are known not its entries, of whatever size."""
+    """The part of the cache that a refill reads: without the cross-attend's entries where its results are known."""
     return cache._replace(prefix=None, recent=None) if shape.known else cache
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from perceiver_ar import positions as where
 from perceiver_ar.attention import attend, attend_whole
 from perceiver_ar.cache import EMPTY, Cache, Entries, Latents
 from perceiver_ar.config import PAD, ModelConfig
+from perceiver_ar.positions import Rotation, learned, rotate, rotation, sinusoidal
 from perceiver_ar.products import cache_dtype, kernels, product
 
 Params = dict[str, Any]
@@ -56,18 +56,18 @@ class Attention(nnx.Module):
         self.key_value = _matrix(keys[1], config.width, 2 * config.width)
         self.out = _matrix(keys[2], config.width, config.width, (2 * config.layers + 2) ** -0.5)
 
-    def queries(self, x: Float[Array, "batch seq width"], by: where.Rotation | None) -> Array:
+    def queries(self, x: Float[Array, "batch seq width"], by: Rotation | None) -> Array:
         """Rotated and scaled queries, (batch x heads, seq, dim)."""
         q = project(x, self.query, self.dtype).reshape(*x.shape[:2], self.heads, -1)
-        q = where.rotate(q, by) * q.shape[-1] ** -0.5
+        q = rotate(q, by) * q.shape[-1] ** -0.5
         return q.swapaxes(1, 2).reshape(-1, x.shape[1], q.shape[-1])
 
     def entries(
-        self, x: Float[Array, "batch seq width"], by: where.Rotation | None, index: Array, dtype: Any
+        self, x: Float[Array, "batch seq width"], by: Rotation | None, index: Array, dtype: Any
     ) -> Entries:
         """Rotated keys and values of `x`, in the layout of the cache."""
         kv = project(x, self.key_value, self.dtype).reshape(*x.shape[:2], 2, self.heads, -1)
-        keys, values = where.rotate(kv[:, :, 0], by), kv[:, :, 1]
+        keys, values = rotate(kv[:, :, 0], by), kv[:, :, 1]
         seq, dim = x.shape[1], keys.shape[-1]
         keys = keys.transpose(0, 2, 3, 1).reshape(-1, dim, seq).astype(dtype)
         values = values.swapaxes(1, 2).reshape(-1, seq, dim).astype(dtype)
@@ -93,11 +93,11 @@ class Block(nnx.Module):
         self.expand = _matrix(keys[1], config.width, hidden)
         self.contract = _matrix(keys[2], hidden, config.width, (2 * config.layers + 2) ** -0.5)
 
-    def entries(self, x: Array, by: where.Rotation | None, index: Array, dtype: Any) -> Entries:
+    def entries(self, x: Array, by: Rotation | None, index: Array, dtype: Any) -> Entries:
         """Keys and values of the attention's inputs."""
         return self.attention.entries((self.inputs_norm or self.norm)(x), by, index, dtype)
 
-    def queries(self, x: Array, by: where.Rotation | None) -> Array:
+    def queries(self, x: Array, by: Rotation | None) -> Array:
         """Queries of the residual stream."""
         return self.attention.queries(self.norm(x), by)
 
@@ -197,7 +197,7 @@ class PerceiverAR(nnx.Module):
         index = jnp.where(tokens == PAD, EMPTY, order)
         latent_positions = positions[:, -latents:]
         x, cache = self._cross_attend(tokens, positions, index, order[-latents:], latents, cache, layer_key)
-        by = where.rotation(config, config.heads, latent_positions)
+        by = rotation(config, config.heads, latent_positions)
         if cache is None:
             x = self._latent_stack(x, by, index[:, -latents:], order[-latents:], layer_key)
         else:
@@ -238,11 +238,9 @@ class PerceiverAR(nnx.Module):
     def _embed(self, tokens: Array, positions: Array) -> Array:
         x = self.embedding[...][tokens].astype(jnp.float32)
         if self.config.position == "sinusoidal":
-            x = x + where.sinusoidal(self.config, positions)
+            x = x + sinusoidal(self.config, positions)
         elif self.config.position == "learned":
-            x = x + where.learned(
-                [self.tables[str(axis)][...] for axis in range(self.config.axes)], positions
-            )
+            x = x + learned([self.tables[str(axis)][...] for axis in range(self.config.axes)], positions)
         return x
 
     def _cross_attend(self, tokens, positions, index, order, latents, cache, key):
@@ -254,7 +252,7 @@ class PerceiverAR(nnx.Module):
         new = (self._entries_in_parts if parts else self._entries)(tokens, positions, index, dtype)
         positions = positions[:, -latents:]
         x = self._embed(tokens[:, -latents:], positions)
-        queries = self.cross.queries(x, where.rotation(self.config, self.config.cross_heads, positions))
+        queries = self.cross.queries(x, rotation(self.config, self.config.cross_heads, positions))
         if cache is None:
             attended = attend_whole(queries, new, order)
         elif cache.recent is None:
@@ -268,7 +266,7 @@ class PerceiverAR(nnx.Module):
 
     def _entries(self, tokens, positions, index, dtype):
         """Keys and values of all inputs."""
-        by = where.rotation(self.config, self.config.cross_heads, positions)
+        by = rotation(self.config, self.config.cross_heads, positions)
         return self.cross.entries(self._embed(tokens, positions), by, index, dtype)
 
     def _entries_in_parts(self, tokens, positions, index, dtype):

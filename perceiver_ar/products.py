@@ -30,9 +30,10 @@ def kernels() -> ModuleType | None:
         return None
     try:
         from perceiver_ar import kernels
-    except ImportError:  # there may be no LLVM for this Python
+
+        return kernels if kernels.usable() else None
+    except (ImportError, RuntimeError):  # no LLVM for this Python or CPU, or another interface of XLA's
         return None
-    return kernels if kernels.usable() else None
 
 
 def cache_dtype(config: ModelConfig) -> str:

@@ -59,7 +59,8 @@ class Sampling:
     event: tuple[int, int] = (0, 0)
     """First token, and the one behind the last, of those that make something happen."""
     alike: tuple[tuple[int, int], ...] = ()
-    """(kinds, most): of so few kinds there are at most so many of these in a row, whatever comes between them."""
+    """(kinds, most): no more than `most` events in a row are of `kinds` or fewer different tokens; tokens that are no
+    events, and come between them, do not count."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:

@@ -8,7 +8,8 @@ from small_models import VOCAB, ToyCodec, places, uncached
 
 from perceiver_ar import generate as generation
 from perceiver_ar.config import FIRST_DATA, PAD, ModelConfig
-from perceiver_ar.generate import Chunk, bucket, generate, heard, primer_limit, refilled
+from perceiver_ar.fills import bucket, heard, primer_limit, refilled
+from perceiver_ar.generate import Chunk, generate
 from perceiver_ar.model import PerceiverAR
 
 

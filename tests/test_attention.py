@@ -46,12 +46,6 @@ def cut(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(attention, "SCORES", 64)
 
 
-@pytest.fixture(params=BLOCKS)
-def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every way that has a derivative."""
-    cut(request.param, monkeypatch)
-
-
 @pytest.fixture(params=["kernels", *BLOCKS])
 def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way there is."""
@@ -108,7 +102,7 @@ def test_attend_equals_the_reference(ways: None, slots: int, count: int, *, alig
 
 
 @pytest.mark.parametrize(("slots", "count", "pad"), [(300, 100, 2), (257, 257, 0), (180, 50, 70), (5, 1, 2)])
-def test_gradients_equal_those_of_the_reference(blocks: None, slots: int, count: int, pad: int) -> None:
+def test_gradients_equal_those_of_the_reference(ways: None, slots: int, count: int, pad: int) -> None:
     entries, q = store(4, padded(slots, 0, pad)), queries(4, count)
     index = jnp.arange(slots - count, slots)
     weight = jax.random.normal(jax.random.key(5), q.shape)
@@ -169,24 +163,6 @@ def test_takes_share_a_prefix_as_if_each_had_a_copy(ways: None, pads: tuple[int,
     np.testing.assert_allclose(got, attend_reference(q, whole, index), atol=2e-6)
 
 
-def test_gradients_equal_the_references(blocks: None) -> None:
-    entries, q, index = store(4, padded(300, 0, 5)), queries(4, 100), jnp.arange(200, 300)
-    weight = queries(4, 100)[::-1]
-
-    def gradients(fast: bool) -> tuple[jax.Array, ...]:
-        def loss(q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
-            part = Entries(keys, values, entries.index)
-            if fast:
-                return (weight * attend_whole(q, part, index)).sum()
-            return (weight * attend_reference(q, part, index)).sum()
-
-        return jax.jit(jax.grad(loss, (0, 1, 2)))(q, entries.keys, entries.values)
-
-    for got, wanted in zip(gradients(True), gradients(False), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-5)
-        assert np.abs(wanted).max() > 0.1
-
-
 def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:
     entries = store(2, np.full((1, 6), EMPTY))
     total, gradient = jax.value_and_grad(lambda q: attend_whole(q, entries, jnp.arange(3)).sum())(
@@ -195,7 +171,7 @@ def test_a_query_that_sees_nothing_gets_finite_values_and_gradients() -> None:
     assert np.isfinite(total) and np.isfinite(gradient).all()
 
 
-def test_a_query_that_sees_nothing_changes_no_gradient(blocks: None) -> None:
+def test_a_query_that_sees_nothing_changes_no_gradient(ways: None) -> None:
     """The first 40 of 60 latents are padding: what comes of them is finite, and nobody's gradient but zero's."""
     entries, q, index = store(2, padded(100, 80)), queries(2, 60), jnp.arange(40, 100)
 
@@ -256,7 +232,8 @@ def test_a_gpus_kernel_gives_the_same_with_its_gradients(prefix: int) -> None:
         return (weight * jnp.where(seen, found, 0)).sum()
 
     parts = q, entries.keys, entries.values
-    for got, wanted in zip(*(jax.grad(value, (1, 2, 3))(k, *parts) for k in (True, False)), strict=True):
+    gradient = jax.jit(jax.grad(value, (1, 2, 3)), static_argnums=0)
+    for got, wanted in zip(gradient(True, *parts), gradient(False, *parts), strict=True):
         assert_gradients_close(got, wanted)
     got, wanted = (
         np.where(seen, x, 0) for x in (fused(q, entries, "xla"), attend_reference(q, entries, index))

@@ -14,7 +14,8 @@ from perceiver_ar.cache import Cache
 from perceiver_ar.checkpoint import load
 from perceiver_ar.codecs.midi import read_midi
 from perceiver_ar.config import CacheDType
-from perceiver_ar.generate import generate, refilled
+from perceiver_ar.fills import refilled
+from perceiver_ar.generate import generate
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import asset
 

@@ -1,6 +1,8 @@
 """Generated logits equal those of one uncached forward, whatever the cache did in between."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,7 +16,8 @@ from small_models import VOCAB, ToyCodec, small_config, small_model
 
 from perceiver_ar import generate as generation
 from perceiver_ar.config import FIRST_DATA, SOS, CacheDType
-from perceiver_ar.generate import Chunk, bucket, generate, heard, primer_limit, refilled
+from perceiver_ar.fills import bucket, heard, primer_limit, refilled
+from perceiver_ar.generate import Chunk, generate
 from perceiver_ar.model import PerceiverAR, from_params, to_params
 from perceiver_ar.sampling import Sampling
 
@@ -121,6 +124,29 @@ def test_tokens_do_not_wait_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> N
     tokens = np.concatenate([*before, *(next(chunks).tokens for _ in range(4))], axis=1)
     monkeypatch.setattr(generation, "_refill", refill)
     np.testing.assert_array_equal(tokens, run(model, [primer(9)], tokens.shape[1]).tokens)
+
+
+def test_nothing_is_compiled_while_threads_wait_to_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do so busily, and take a core from the compiler."""
+    inside, compiled = [False], []
+
+    @contextmanager
+    def helped() -> Iterator[None]:
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    def heard_of(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(inside[0] and threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(generation, "helped", helped)
+    jax.monitoring.register_event_duration_secs_listener(heard_of)
+    try:
+        run(small_model(small_config(width=40)), [primer(9)], 12)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(heard_of)
+    assert compiled and not any(compiled)
 
 
 @pytest.fixture(scope="module")

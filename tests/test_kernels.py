@@ -221,11 +221,17 @@ def test_a_cpu_that_does_not_widen_float16_has_none(monkeypatch: pytest.MonkeyPa
         import_module("perceiver_ar.kernels.vectors")
 
 
-def test_another_version_of_the_interface_is_refused_not_used(
-    kernels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("INVALID_ARGUMENT: FFI handler was compiled with another version"),
+        ImportError("without /proc nothing says which CPU this is"),
+    ],
+)
+def test_kernels_that_fail_are_not_used(kernels, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: FFI handler was compiled with another version")
+        raise error
 
+    assert products.kernels.__wrapped__() is kernels
     monkeypatch.setattr(kernels, "multiply", refuse)
-    assert not kernels.usable()
+    assert products.kernels.__wrapped__() is None

@@ -33,10 +33,10 @@ class _Board:
 
 
 def _work(module: ir.Module) -> Code:
-    """A function (of a word that it does not need) that computes what nobody has taken of the parts on the board.
+    """A function (of a word that it does not need) that computes parts of the call on the board while any are left.
 
-    The word `WORK` holds the number of the call, and in its last 16 bits how many parts are left: whoever lowers it has
-    taken one, and the call stays on the board until that is done.
+    The word `WORK` holds the number of the call, and in its last 16 bits how many parts nobody has taken: who lowers it
+    by one, by compare-and-swap, has taken a part. The call stays on the board until all parts are done.
     """
     code = Code(module, "work", 1)
     board = _Board(code)
@@ -76,6 +76,7 @@ def _help(module: ir.Module, work: Code) -> None:
     with code.when(asked.equals(HELP)):
         for _ in code.during(lambda: board[HELPED] > 0):
             code.call(work, asked)
+            code.rest()
     code.give(0)
 
 
@@ -93,11 +94,11 @@ def _share(module: ir.Module, work: Code) -> Code:
         board[WORK] = (((board[WORK] >> 16) + 1) << 16) | parts
         with code.when(board[HELPED].equals(0)):
             pool = Frame(frame)
-            for _ in code.range(1, pool.threads(code).least(parts)):
+            for _ in code.range(1, pool.threads(code).minimum(parts)):
                 pool.schedule(code, work)
         code.call(work, frame)
         for _ in code.during(lambda: board[DONE] < parts):  # what others took is soon done
-            pass
+            code.rest()
         board[BUSY] = 0
     for part in code.range(0, alone.value):
         code.call_at(kernel, frame, part, parts)

@@ -83,8 +83,8 @@ class _Gradient:
         index = self.index.since(row // self.heads * self.slots)
         for low in code.range(0, self.slots, KEYS):
             for at in code.range(0, self.count, QUERIES):
-                tile = (self.count - at).least(QUERIES)
-                left, right = self.stretch(index.since(low), (self.slots - low).least(KEYS), at + tile - 1)
+                tile = (self.count - at).minimum(QUERIES)
+                left, right = self.stretch(index.since(low), (self.slots - low).minimum(KEYS), at + tile - 1)
                 with code.when(left < right):
                     self.block(row, index, low + left, right - left, at, tile)
 
@@ -94,7 +94,7 @@ class _Gradient:
         last = self.seen[query + 1]
         for s in code.range(0, count):
             with code.when((index[s] >= self.seen[0]) & (index[s] <= last)):
-                first.value, end.value = first.value.least(s), s + 1
+                first.value, end.value = first.value.minimum(s), s + 1
         return first.value, end.value
 
     def block(self, row: Value, index: Array, low: Value, keys: Value, at: Value, queries: Value) -> None:
@@ -145,7 +145,7 @@ def attention_gradient(module: ir.Module) -> Kernel:
     for row in code.range(part, gradient.rows, parts):
         gradient.row(row)
     code.give(0)
-    return lambda _, frame: size(frame.arguments[0], 0).least(PARTS), code
+    return lambda _, frame: size(frame.arguments[0], 0).minimum(PARTS), code
 
 
 def weights_gradient(module: ir.Module) -> Kernel:
@@ -160,9 +160,9 @@ def weights_gradient(module: ir.Module) -> Kernel:
     first = outputs * part // parts
     count, one = outputs * (part + 1) // parts - first, code.word(1)
     for low in code.range(0, rows, TERMS):
-        terms, fresh = (rows - low).least(TERMS), one.where(low.equals(0), 0)
+        terms, fresh = (rows - low).minimum(TERMS), one.where(low.equals(0), 0)
         for at in code.range(0, inputs, COLUMNS):
-            columns = (inputs - at).least(COLUMNS)
+            columns = (inputs - at).minimum(COLUMNS)
             places = (
                 gradient.since(low * outputs + first),
                 x.since(low * inputs + at),
@@ -171,4 +171,4 @@ def weights_gradient(module: ir.Module) -> Kernel:
             a, b, c = (place.address for place in places)
             code.call(add, a, b, c, one, outputs, inputs, inputs, count, columns, terms, fresh)
     code.give(0)
-    return lambda _, frame: (size(frame.arguments[0], 1) // OUTPUTS).most(1), code
+    return lambda _, frame: (size(frame.arguments[0], 1) // OUTPUTS).maximum(1), code

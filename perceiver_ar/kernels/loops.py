@@ -59,7 +59,7 @@ def multiply(module: ir.Module) -> Kernel:
         x, weight = frame.arguments[0], frame.arguments[1]
         rows, inputs, outputs = size(x, 0), size(x, 1), size(weight, 0)
         cost = outputs * inputs * ((rows + ROWS - 1) // ROWS)
-        return (cost // WEIGHTS).least(outputs // PART).most(1)
+        return (cost // WEIGHTS).minimum(outputs // PART).maximum(1)
 
     return cut, code
 
@@ -123,8 +123,8 @@ class _Slots:
         for s, mask in call.code.vectors(self.count):
             seen = call.seen(self.index.vector(s, mask), last)
             with call.code.when(call.code.any(seen if mask is None else seen & mask)):
-                first.value = first.value.least(s)
-                end.value = (s + LANES).least(self.count)
+                first.value = first.value.minimum(s)
+                end.value = (s + LANES).minimum(self.count)
         return first.value, end.value
 
 
@@ -152,7 +152,7 @@ def _scores(call: _Attention, queries: list[Value], slots: _Slots) -> list[Value
                 seen = call.seen(index, last[query])
                 score = those[n].value.where(seen if mask is None else seen & mask, MASKED)
                 call.scratch.put(at + query * SLOTS, score)
-                peaks[query].value = peaks[query].value.most(score)
+                peaks[query].value = peaks[query].value.maximum(score)
     return [code.greatest(peak.value) for peak in peaks]
 
 
@@ -167,7 +167,7 @@ def _update(call: _Attention, queries: list[Value], slots: _Slots) -> None:
     scales = []
     for query, row, greatest in zip(queries, rows, _scores(call, queries, slots), strict=True):
         state = call.state.since(2 * query)
-        peak = greatest.most(state[0])
+        peak = greatest.maximum(state[0])
         scale = exp(code, code.spread(state[0]) - peak)
         totals = Variable(code.numbers(0))
         for s in code.range(0, slots.count, LANES):
@@ -201,7 +201,7 @@ def _over_store(call: _Attention, store: _Store, part: Value, parts: Value) -> N
     of takes that have rows of their own, that of the first serves all for the slots that they have alike.
     """
     code = call.code
-    alike = call.alike.least(store.slots).where(call.group > 1, 0)
+    alike = call.alike.minimum(store.slots).where(call.group > 1, 0)
     for example in code.range(0, store.examples):
         for own in code.range(0, code.word(2)):
             begin, end = alike.where(own.equals(1), 0), alike.where(own.equals(0), store.slots)
@@ -210,14 +210,14 @@ def _over_store(call: _Attention, store: _Store, part: Value, parts: Value) -> N
                 for head in code.range(part, store.heads, parts):
                     row, first = example * store.heads + head, example * store.takes * store.heads + head
                     for low in code.range(begin, end, SLOTS):
-                        slots = _Slots(store, row, example, low, end.least(low + SLOTS))
+                        slots = _Slots(store, row, example, low, end.minimum(low + SLOTS))
                         for at, size in code.groups(takes * call.count, ROWS):
                             several = [at + n for n in range(size)]
                             queries = [
                                 (first + n // call.count * store.heads) * call.count + n % call.count
                                 for n in several
                             ]
-                            last = reduce(Value.most, [call.index[n % call.count] for n in several])
+                            last = reduce(Value.maximum, [call.index[n % call.count] for n in several])
                             left, right = slots.stretch(call, last)
                             with code.when(left < right):
                                 _update(call, queries, slots.part(left, right))
@@ -225,7 +225,7 @@ def _over_store(call: _Attention, store: _Store, part: Value, parts: Value) -> N
 
 def exp(code: Code, x: Value) -> Value:
     """e^x for x up to 0, near it to 1e-7: a power of two, and a polynomial."""
-    x = (x * 1.4426950408889634).most(-126.0)
+    x = (x * 1.4426950408889634).maximum(-126.0)
     whole = code.converted(x, INT32) - 1
     part = x - code.converted(whole, FLOAT)
     y = code.numbers(EXP[0])
@@ -259,7 +259,7 @@ def _attend(module: ir.Module, kind: ir.Type) -> Kernel:
         total = call.state[2 * query + 1]
         for c, mask in code.vectors(call.dim):
             at = query * call.dim + c
-            # Of what nobody saw there is no average, but there are zeros.
+            # Of what nobody saw there is no average, but a number.
             call.out.put(at, call.out.vector(at, mask) / total.where(total > 0, 1.0), mask)
     code.give(0)
 
@@ -267,7 +267,7 @@ def _attend(module: ir.Module, kind: ir.Type) -> Kernel:
         least = Variable(size(frame.arguments[0], 0))
         for at in code.range(2, frame.count, 3):
             heads = size(frame.arguments[at], 0) // size(frame.arguments[at + 2], 0)
-            least.value = least.value.least(heads)
+            least.value = least.value.minimum(heads)
         return least.value
 
     return cut, code

@@ -1,7 +1,8 @@
 """Machine code of the loops: compiled once, kept in the user's cache folder, and loaded from there without LLVM.
 
 LLVM takes seconds for them, and memory that a process never gives back. Code that may lie anywhere in memory leaves
-one thing open, 64 bit addresses of its own parts, so loading it takes a page; elsewhere LLVM compiles at each start.
+one thing open, 64 bit addresses of its own parts, so loading it takes a page; elsewhere, and where it asks for more,
+LLVM compiles at each start.
 """
 
 import ctypes
@@ -25,8 +26,10 @@ HELP, BEGIN, END = 1, 2, 3
 Function = Callable[[int], int]
 BOARD = "perceiver_ar_board"
 """The name of a page that all functions know, and threads share."""
-_PAGE = mmap.mmap(-1, mmap.PAGESIZE)
-OUTSIDE = {BOARD: ctypes.addressof(ctypes.c_char.from_buffer(_PAGE))}
+_PAGES = np.zeros(
+    2 * mmap.PAGESIZE, np.uint8
+)  # private, so that a process that is forked has a board of its own
+OUTSIDE = {BOARD: -(-_PAGES.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE}
 SOURCES = (
     "calls.py",
     "compiler.py",
@@ -36,14 +39,14 @@ SOURCES = (
     "machine_code.py",
     "vectors.py",
 )
-SYMBOLS, RELOCATIONS = 2, 4
+SYMTAB, RELA = 2, 4
 """Types of sections of an ELF object (System V ABI, AMD64 supplement) ..."""
-WRITTEN, PLACED = 1, 2
+NOBITS = 8
+"""... of one that is nought, and not in the file ..."""
+WRITE, ALLOC = 1, 2
 """... and their flags: data that changes, and what has a place in memory at all."""
-ADDRESS = 1
+X86_64_64 = 1
 """The kind of a relocation that asks for a symbol's address, 64 bits of it."""
-EMPTY = 8
-"""The type of a section that is nought, and not in the file."""
 SECTION = np.dtype(
     [(name, "u4") for name in ("name", "type")]
     + [(name, "u8") for name in ("flags", "address", "offset", "size")]
@@ -73,7 +76,12 @@ def function(name: str) -> Function:
         code = compiler.object_code(calls.written(name))
         with suppress(OSError):  # no home to write to: it compiles every time
             _keep(path, code)
-    return _placed(code, name)
+    try:
+        return _placed(code, name)
+    except ImportError:  # another LLVM may ask for what only it can give
+        from perceiver_ar.kernels import calls, compiler
+
+        return compiler.compiled(calls.written(name), name, OUTSIDE)
 
 
 def _key(name: str) -> str:
@@ -122,11 +130,11 @@ def _placed(code: bytes, wanted: str) -> Function:
     memory = mmap.mmap(-1, size)
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for n, place in places.items():
-        if sections[n]["type"] != EMPTY:
+        if sections[n]["type"] != NOBITS:
             at, length = int(sections[n]["offset"]), int(sections[n]["size"])
             memory[place : place + length] = code[at : at + length]
 
-    named = next(one for one in sections if one["type"] == SYMBOLS)
+    named = next(one for one in sections if one["type"] == SYMTAB)
     symbols, names = table(named, SYMBOL), code[int(sections[int(named["link"])]["offset"]) :]
 
     def called(symbol: Any) -> str:
@@ -140,10 +148,10 @@ def _placed(code: bytes, wanted: str) -> Function:
         return base + places[int(symbol["section"])] + int(symbol["value"])
 
     for section in sections:
-        if section["type"] != RELOCATIONS or int(section["info"]) not in places:
+        if section["type"] != RELA or int(section["info"]) not in places:
             continue
         for entry in table(section, RELOCATION):
-            if entry["kind"] != ADDRESS:
+            if entry["kind"] != X86_64_64:
                 raise ImportError(f"the kernels ask for a relocation of kind {entry['kind']}")
             at = places[int(section["info"])] + int(entry["offset"])
             found = address(symbols[entry["symbol"]]) + int(entry["addend"])
@@ -161,10 +169,10 @@ def _placed(code: bytes, wanted: str) -> Function:
 def _layout(sections: np.ndarray) -> tuple[dict[int, int], int, int]:
     """Where each section lies that has a place in memory, how long those are that nobody writes to, and all of them."""
     places, size, fixed = {}, 0, 0
-    for changes in (0, WRITTEN):
+    for changes in (0, WRITE):
         fixed = size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         for n, section in enumerate(sections):
-            if section["flags"] & PLACED and section["flags"] & WRITTEN == changes:
+            if section["flags"] & ALLOC and section["flags"] & WRITE == changes:
                 align = max(int(section["align"]), 1)
                 places[n] = -(-size // align) * align
                 size = places[n] + int(section["size"])

@@ -83,11 +83,11 @@ class Value:
         """The value where the condition holds, and the other elsewhere."""
         return Value(self.code, self.code.builder.select(condition.llvm, self.llvm, self._other(other).llvm))
 
-    def least(self, other: Any) -> "Value":
+    def minimum(self, other: Any) -> "Value":
         other = self._other(other)
         return self.where(self < other, other)
 
-    def most(self, other: Any) -> "Value":
+    def maximum(self, other: Any) -> "Value":
         other = self._other(other)
         return self.where(self > other, other)
 
@@ -221,6 +221,11 @@ class Code:
         known = self.builder.module.globals.get(name)
         return known or ir.Function(self.builder.module, ir.FunctionType(gives, takes), name)
 
+    def rest(self) -> None:
+        """Let the other thread of a core that has two go on, for a moment in which this one waits busily."""
+        if binding.get_default_triple().startswith("x86_64"):
+            self.builder.call(self.function_of("llvm.x86.sse2.pause", ir.VoidType(), []), [])
+
     def when(self, condition: Value) -> AbstractContextManager:
         return self.builder.if_then(condition.llvm)
 
@@ -295,7 +300,7 @@ class Code:
 
     def greatest(self, vector: Value) -> Value:
         """Of a vector's lanes."""
-        return reduce(Value.most, (self.lane(vector, n) for n in range(LANES)))
+        return reduce(Value.maximum, (self.lane(vector, n) for n in range(LANES)))
 
     def lane(self, vector: Value, number: int) -> Value:
         return Value(self, self.builder.extract_element(vector.llvm, ir.Constant(INT32, number)))
