@@ -20,6 +20,8 @@ from perceiver_ar.report import clock, heard, progress_text
 
 EVERY = 0.25
 """Least seconds between two updates of the page."""
+MOST_KEPT = 12
+"""Takes of a piece that stay; the oldest go."""
 NO_MUSIC = "Stopped before there was any music."
 NUMBERS = count(1)
 """Pieces and runs are numbered, so that the page sees when one is new."""
@@ -76,20 +78,30 @@ class Run:
     request: Request
     takes: list[Take] = field(default_factory=list)
     waiting: bool = True
-    running: bool = True
     stopping: threading.Event = field(default_factory=threading.Event)
     number: int = field(default_factory=lambda: next(NUMBERS))
 
+    def begin(self, last: int) -> None:
+        """Its takes, numbered on from `last`."""
+        request, start = self.request, self.piece.primer.start
+        for place in range(1, request.takes + 1):
+            made = f"From {clock(start)} on, seed {request.seed}"
+            made += f" ({place} of {request.takes})" if request.takes > 1 else ""
+            for name, value in vars(request).items():
+                if name in ("temperature", "top_p", "min_p") and value != getattr(Request, name):
+                    made += f", {name.replace('_', '-')} {value:g}"
+            self.takes.append(Take(last + place, self.number, start, request.seconds, made + "."))
+
 
 class Session:
-    """One visitor: a piece, the last run with music in it, and the folder with their files."""
+    """One visitor: a piece, its takes, and the folder with their files."""
 
     def __init__(self, model: Model, folder: Path) -> None:
         self.model, self.folder = model, folder
         self.piece: Piece | None = None
         self.sound: Path | None = None
         self.trouble = ""
-        self.shown: Run | None = None
+        self.takes: list[Take] = []
         self.run: Run | None = None
         self.closed = False
 
@@ -100,7 +112,7 @@ class Session:
         priming = prime(self.model.config, self.model.codec, whole.tokens)
         self.stop()
         self.piece = Piece(next(NUMBERS), midi, whole, whole, priming)
-        self.sound, self.trouble, self.shown, self.run = None, "", None, None
+        self.sound, self.trouble, self.takes, self.run = None, "", [], None
         return self.piece
 
     def begin_at(self, seconds: float) -> Piece:
@@ -145,22 +157,25 @@ class Session:
                 for progress in self._grow(run, pretrained):
                     seconds = run.request.seconds
                     yield progress_text(progress, seconds), progress.seconds / seconds
-            if self.run is not run:  # another piece was opened
+            if not self._has(run.piece):
                 yield "", 0.0
                 return
             if progress is None or not (progress.done or any(take.count for take in run.takes)):
                 yield NO_MUSIC, 0.0
                 return
-            run.running = False
             self._keep(run, progress)
             text = progress_text(progress._replace(done=True), run.request.seconds)
             yield ("Done: " if progress.done else "Stopped: ") + text, progress.seconds / run.request.seconds
         finally:
-            run.running = False
+            for take in run.takes:
+                take.growing = False
+
+    def _has(self, piece: Piece) -> bool:
+        """Whether this piece is still the one that is open."""
+        return self.piece is not None and self.piece.number == piece.number
 
     def _grow(self, run: Run, pretrained: Pretrained) -> Iterator[Progress]:
         """The run's progress, not too often; its takes follow."""
-        start, limit = run.piece.primer.start, run.request.seconds
         music = continue_music(pretrained, run.piece.primer.tokens, run.request)
         last = 0.0
         try:
@@ -168,29 +183,40 @@ class Session:
                 stopping = run.stopping.is_set()
                 if progress.tokens and (stopping or progress.done or time.monotonic() - last > EVERY):
                     last = time.monotonic()
-                    run.takes = run.takes or [Take() for _ in progress.takes]
+                    if not run.takes:
+                        run.begin(self.takes[-1].number if self.takes else 0)
                     for take, stream in zip(run.takes, progress.takes, strict=True):
-                        take.follow(stream, start, limit)
-                    if self.run is run and (progress.done or any(take.count for take in run.takes)):
-                        self.shown = run
+                        take.follow(stream)
+                    if progress.done or any(take.count for take in run.takes):
+                        self._show(run)
                     yield progress
                 if stopping:
                     return
         finally:
             music.close()
 
+    def _show(self, run: Run) -> None:
+        """Put its takes behind those of earlier runs of the piece; too old ones go, and their files."""
+        if not self._has(run.piece) or run.takes[0] in self.takes:
+            return
+        takes = [*self.takes, *run.takes]
+        self.takes = takes[-MOST_KEPT:]
+        for take in takes[:-MOST_KEPT]:
+            for path in (take.midi, take.wav):
+                if path:
+                    path.unlink(missing_ok=True)
+
     def _keep(self, run: Run, progress: Progress) -> None:
         """Write each take's file, unless nobody is there to have it."""
         if self.closed:
             return
-        piece, folder = run.piece, self.folder / str(run.number)
+        piece, folder = run.piece, self.folder / str(run.piece.number)
         folder.mkdir(parents=True, exist_ok=True)
-        stem = Path(piece.midi.name).stem
-        for number, (take, stream) in enumerate(zip(run.takes, progress.takes, strict=True), 1):
-            notes = stream.all(limit=run.request.seconds)
-            path = folder / f"{stem}-continued{f'-{number}' if len(run.takes) > 1 else ''}.mid"
-            path.write_bytes(continuation_bytes(piece.midi, notes, piece.primer.start, cut=piece.cut))
-            take.finish(notes, piece.primer.start, path)
+        for take, stream in zip(run.takes, progress.takes, strict=True):
+            notes = stream.all(limit=take.length)
+            path = folder / f"{Path(piece.midi.name).stem}-continued-{take.number}.mid"
+            path.write_bytes(continuation_bytes(piece.midi, notes, take.start, cut=piece.cut))
+            take.finish(notes, path)
 
     def render(self) -> Iterator[None]:
         """Make the sound of the piece and of finished takes that have none yet; a step for each."""
@@ -200,7 +226,7 @@ class Session:
             if self.piece and self.piece.number == piece.number:
                 self.sound, self.trouble = (None, trouble) if trouble else (path, "")
             yield
-        for take in self.shown.takes if self.shown else []:
+        for take in self.takes:
             if take.midi and not (take.wav or take.trouble or self.closed):
                 path = take.midi.with_suffix(".wav")
                 take.trouble = _sound(take.midi.read_bytes(), path)
@@ -211,16 +237,6 @@ class Session:
         """All that the page draws, as values that JSON can hold, and paths; None without a piece."""
         if (piece := self.piece) is None:
             return None
-        run = self.shown and {
-            "number": self.shown.number,
-            "start": self.shown.piece.primer.start,
-            "length": self.shown.request.seconds,
-            "running": self.shown.running,
-            "takes": [
-                {name: value for name, value in vars(take).items() if not name.startswith("_")}
-                for take in self.shown.takes
-            ],
-        }
         return {
             "piece": piece.number,
             "name": piece.midi.name,
@@ -229,7 +245,10 @@ class Session:
             "start": piece.primer.start,
             "wav": self.sound,
             "trouble": self.trouble,
-            "run": run,
+            "takes": [
+                {name: value for name, value in vars(take).items() if not name.startswith("_")}
+                for take in self.takes
+            ],
         }
 
 

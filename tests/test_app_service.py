@@ -13,7 +13,7 @@ import pytest
 from midi_builder import BAD, GOOD, SCALE
 
 from app.model import Model, NotPossible
-from app.service import Run, Service, Session, shipped
+from app.service import MOST_KEPT, Run, Service, Session, shipped
 from perceiver_ar import render
 from perceiver_ar.codecs.midi import MidiError, read_midi
 from perceiver_ar.continuation import Request
@@ -77,7 +77,7 @@ def test_a_seed_gives_the_same_take_again(session: Session, scale: Path) -> None
     (one,), (two,) = (finish(session, Request(seconds=3, seed=5))[0].takes for _ in range(2))
     assert one.notes == two.notes
     assert one.midi and two.midi and one.midi != two.midi
-    assert two.midi.name == "größer 音-continued.mid"
+    assert one.midi.exists() and two.midi.name == "größer 音-continued-2.mid"
 
 
 def test_drawn_notes_only_grow_until_they_are_those_of_the_file(session: Session, scale: Path) -> None:
@@ -87,10 +87,10 @@ def test_drawn_notes_only_grow_until_they_are_those_of_the_file(session: Session
     for _ in session.carry_out(run):
         picture = session.picture()
         assert picture
-        if picture["run"] and picture["run"]["running"]:
-            (take,) = picture["run"]["takes"]
-            assert take["notes"].startswith(seen[-1])
-            seen.append(take["notes"])
+        for take in picture["takes"]:
+            if take["growing"]:
+                assert take["notes"].startswith(seen[-1])
+                seen.append(take["notes"])
     (take,) = run.takes
     assert len(seen) > 2, "notes were there before the end"
     final = list(zip(*[iter(numbers(take.notes))] * 4, strict=True))
@@ -146,6 +146,24 @@ def test_a_run_stopped_before_its_turn_keeps_the_last_result(session: Session, s
     assert session.picture() == before
 
 
+def test_takes_of_earlier_runs_stay_until_they_are_too_many(session: Session, scale: Path) -> None:
+    session.open(scale)
+    first, _ = finish(session, Request(seconds=1, takes=2, seed=5, temperature=0.9))
+    assert first.takes[1].made == "From 6.0 s on, seed 5 (2 of 2), temperature 0.9."
+    session.begin_at(3.0)
+    for _ in range(MOST_KEPT // 4):
+        run, _ = finish(session, Request(seconds=1, takes=4))
+    picture = session.picture()
+    assert picture
+    assert [take["number"] for take in picture["takes"]] == list(range(3, 3 + MOST_KEPT))
+    assert {(take["start"], take["growing"]) for take in picture["takes"]} == {(3.0, False)}
+    files = [take["midi"] for take in picture["takes"]]
+    assert len(set(files)) == MOST_KEPT and all(path.exists() for path in files)
+    assert not any(take.midi and take.midi.exists() for take in first.takes), "the oldest went"
+    assert files[-1] == run.takes[-1].midi
+    assert session.open(scale).number != first.piece.number and not session.takes
+
+
 def test_another_piece_ends_the_run(session: Session, scale: Path) -> None:
     session.open(scale)
     run = session.prepare(LONG)
@@ -153,7 +171,7 @@ def test_another_piece_ends_the_run(session: Session, scale: Path) -> None:
         if run.takes and session.run:
             session.open(scale)
     picture = session.picture()
-    assert picture and picture["run"] is None
+    assert picture and not picture["takes"]
     assert not any(take.midi for take in run.takes)
 
 

@@ -179,13 +179,22 @@ def test_upload_watch_stop_finish_play_and_download(page: Page, scale: Path, tmp
     page.tab.click("#go")
     page.says("#status", "Done: 5.0 of 5 s of music")
     finished = page.download("midi", tmp_path)
-    assert finished.name == "größer 音-continued.mid"
+    assert finished.name == "größer 音-continued-3.mid", "those of the run before stay"
     assert ORIGINAL in finished.read_bytes()
     sound = page.download("wav", tmp_path)
-    assert sound.name == "größer 音-continued.wav" and sound.read_bytes()[:4] == b"RIFF"
+    assert sound.name == "größer 音-continued-3.wav" and sound.read_bytes()[:4] == b"RIFF"
     page.tab.click("#roll .play")
     page.tab.wait_for_function("document.querySelector('#roll audio').currentTime > 1.5", timeout=PATIENCE)
     assert page.tab.is_visible("#roll .line"), "a line moves over the roll"
+
+    page.tab.click("#roll [role=tab] >> text=Take 1")
+    page.says("#roll .made", "From 6.0 s on, seed ")
+    page.tab.locator("#roll .play:enabled").wait_for(timeout=PATIENCE)
+    page.tab.click("#roll .play")
+    page.tab.click("#go")
+    page.tab.locator("#roll [role=tab]").filter(has_text="Take 4").wait_for(timeout=PATIENCE)
+    assert not page.tab.evaluate("document.querySelector('#roll audio').paused"), "what plays goes on"
+    assert page.download("midi", tmp_path).name == "größer 音-continued-1.mid"
     page.tab.click("#roll .play")
     assert page.tab.evaluate("document.querySelector('#roll audio').paused")
 
@@ -297,7 +306,7 @@ def test_over_http(address: str, scale: Path, tmp_path: Path) -> None:
     assert "73 tokens" in heard and picture["name"].endswith(".MID")
     picture, status = client.predict(5, 2, 1.0, 1.0, 0.02, 7, api_name="/continue")
     assert "Done" in status
-    assert [bool(take["midi"]) for take in picture["run"]["takes"]] == [True, True]
+    assert [bool(take["midi"]) for take in picture["takes"]] == [True, True]
     with pytest.raises(Exception, match="seed must be between 0 and"):
         client.predict(5, 1, 1.0, 1.0, 0.02, -1, api_name="/continue")
     with pytest.raises(Exception, match="Takes: give a number from 1 to 4, not 5"):

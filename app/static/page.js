@@ -9,23 +9,24 @@ let chosen = 0; // 0: the original, else the number of a take
 let seen = { piece: 0, run: 0 };
 let parsed = { text: null, notes: [] };
 
+const shown = (picture) => picture.takes.find((take) => take.number === chosen); // undefined: the original
+
 function whole(picture) {
-  const run = picture.run;
-  return Math.max(picture.seconds, chosen && run ? run.start + run.length : 0);
+  const take = shown(picture);
+  return Math.max(picture.seconds, take ? take.start + take.length : 0);
 }
 
 function tabs(picture) {
-  const names = ["Original"].concat((picture.run?.takes ?? []).map((take, i) =>
-    picture.run.takes.length > 1 ? `Take ${i + 1}` : "Continued"));
+  const numbers = [0, ...picture.takes.map((take) => take.number)];
   const list = part("tabs");
-  while (list.children.length > names.length) list.lastChild.remove();
-  names.forEach((name, i) => {
+  while (list.children.length > numbers.length) list.lastChild.remove();
+  numbers.forEach((number, i) => {
     let tab = list.children[i];
     if (!tab) {
       tab = document.createElement("button");
       Object.assign(tab, { type: "button" });
       tab.setAttribute("role", "tab");
-      tab.addEventListener("click", () => choose(i));
+      tab.addEventListener("click", () => choose(Number(tab.dataset.number)));
       tab.addEventListener("keydown", (event) => {
         const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
         if (!step) return;
@@ -35,23 +36,27 @@ function tabs(picture) {
       });
       list.append(tab);
     }
-    tab.textContent = name;
-    tab.setAttribute("aria-selected", String(i === chosen));
-    tab.tabIndex = i === chosen ? 0 : -1;
+    tab.dataset.number = number;
+    tab.textContent = number ? `Take ${number}` : "Original";
+    tab.setAttribute("aria-selected", String(number === chosen));
+    tab.tabIndex = number === chosen ? 0 : -1;
   });
 }
 
 function choose(number) {
-  const other = !number !== !chosen;
+  const before = shown(props.value);
   chosen = number;
   show(props.value);
-  if (other) lookAt(props.value);
+  const now = shown(props.value);
+  if (before?.start !== now?.start || before?.length !== now?.length) lookAt(props.value);
 }
 
 function lookAt(picture) {
-  const run = chosen && picture.run;
-  if (run) roll.look(run.start - Math.max(8, run.length / 3), run.start + run.length);
+  const take = shown(picture);
+  if (take) roll.look(take.start - Math.max(8, take.length / 3), take.start + take.length);
   else roll.look(0, whole(picture));
+  const list = part("tabs"), tab = list.querySelector("[aria-selected=true]");
+  list.scrollLeft = tab.offsetLeft + tab.offsetWidth - list.clientWidth;
 }
 
 function link(name, file) {
@@ -64,25 +69,26 @@ function link(name, file) {
 
 function sound(picture, take) {
   const { wav, trouble } = take ?? picture;
-  player.load(wav?.url ?? null, take ? Math.max(0, picture.run.start - LEAD) : 0);
-  const growing = take && picture.run.running;
-  part("sound").textContent = trouble || (wav || growing ? "" : "The sound is on its way ...");
+  player.load(wav?.url ?? null, take ? Math.max(0, take.start - LEAD) : 0);
+  part("sound").textContent = trouble || (wav || take?.growing ? "" : "The sound is on its way ...");
 }
 
 function show(picture) {
   if (!picture) return;
-  const run = picture.run;
-  const newPiece = picture.piece !== seen.piece, newRun = run && run.number !== seen.run;
+  const run = picture.takes.at(-1)?.run ?? 0;
+  const newPiece = picture.piece !== seen.piece;
+  const newRun = run && run !== seen.run && (newPiece || !player.playing); // what plays goes on
   if (newPiece) chosen = 0;
-  if (newRun) chosen = 1;
-  seen = { piece: picture.piece, run: run?.number ?? 0 };
-  if (!run || chosen > run.takes.length) chosen = 0;
-  const take = chosen ? run.takes[chosen - 1] : null;
+  if (newRun) chosen = picture.takes.find((take) => take.run === run).number;
+  seen = { piece: picture.piece, run };
+  const take = shown(picture);
+  if (!take) chosen = 0;
   if (parsed.text !== picture.notes) parsed = { text: picture.notes, notes: parseNotes(picture.notes) };
   part("empty").hidden = true;
   tabs(picture);
-  roll.show(parsed.notes, take ? parseNotes(take.notes + take.sounding) : [], take ? run.start : picture.start, whole(picture));
+  roll.show(parsed.notes, take ? parseNotes(take.notes + take.sounding) : [], take ? take.start : picture.start, whole(picture));
   if (newPiece || newRun) lookAt(picture);
+  part("made").textContent = take?.made ?? "";
   sound(picture, take);
   link("midi", take?.midi);
   link("wav", take ? take.wav : picture.wav);

@@ -27,6 +27,10 @@ class Player {
     this.follow();
   }
 
+  get playing() {
+    return !this.audio.paused;
+  }
+
   seek(seconds) {
     if (!this.address) return;
     this.audio.currentTime = Math.min(Math.max(seconds, 0), this.audio.duration || seconds);
