@@ -104,6 +104,7 @@ class Session:
         self.takes: list[Take] = []
         self.run: Run | None = None
         self.closed = False
+        self._lock = threading.Lock()
 
     def open(self, path: Path) -> Piece:
         """Read a file; MidiError, and everything stays as it was, if it cannot be continued."""
@@ -111,8 +112,11 @@ class Session:
         whole = midi.primer(self.model.codec)
         priming = prime(self.model.config, self.model.codec, whole.tokens)
         self.stop()
-        self.piece = Piece(next(NUMBERS), midi, whole, whole, priming)
-        self.sound, self.trouble, self.takes, self.run = None, "", [], None
+        with self._lock:
+            if self.piece:
+                shutil.rmtree(self._files(self.piece), ignore_errors=True)
+            self.piece = Piece(next(NUMBERS), midi, whole, whole, priming)
+            self.sound, self.trouble, self.takes, self.run = None, "", [], None
         return self.piece
 
     def begin_at(self, seconds: float) -> Piece:
@@ -208,30 +212,59 @@ class Session:
 
     def _keep(self, run: Run, progress: Progress) -> None:
         """Write each take's file, unless nobody is there to have it."""
-        if self.closed:
-            return
-        piece, folder = run.piece, self.folder / str(run.piece.number)
-        folder.mkdir(parents=True, exist_ok=True)
+        piece = run.piece
         for take, stream in zip(run.takes, progress.takes, strict=True):
             notes = stream.all(limit=take.length)
-            path = folder / f"{Path(piece.midi.name).stem}-continued-{take.number}.mid"
-            path.write_bytes(continuation_bytes(piece.midi, notes, take.start, cut=piece.cut))
-            take.finish(notes, path)
+            data = continuation_bytes(piece.midi, notes, take.start, cut=piece.cut)
+            if path := self._write(piece, f"-continued-{take.number}.mid", data):
+                take.finish(notes, path)
+
+    def _write(self, piece: Piece, end: str, data: bytes) -> Path | None:
+        """Write a file whose name has this `end`; None if the piece was left meanwhile: nobody would remove it."""
+        with self._lock:
+            if self.closed or not self._has(piece):
+                return None
+            path = self._files(piece) / f"{Path(piece.midi.name).stem}{end}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return path
+
+    def _files(self, piece: Piece) -> Path:
+        """The folder of a piece's files."""
+        return self.folder / str(piece.number)
+
+    def close(self) -> None:
+        """Stop what runs, and remove all files; none comes after."""
+        self.stop()
+        with self._lock:
+            self.closed = True
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def render(self) -> Iterator[None]:
         """Make the sound of the piece and of finished takes that have none yet; a step for each."""
-        if (piece := self.piece) and not (self.sound or self.trouble):
-            path = self.folder / str(piece.number) / f"{Path(piece.midi.name).stem}.wav"
-            trouble = _sound(piece.midi.data, path)
-            if self.piece and self.piece.number == piece.number:
-                self.sound, self.trouble = (None, trouble) if trouble else (path, "")
+        if not (piece := self.piece):
+            return
+        if not (self.sound or self.trouble):
+            sound, trouble = self._sound(piece, ".wav", piece.midi.data)
+            if self._has(piece):
+                self.sound, self.trouble = sound, trouble
             yield
         for take in self.takes:
-            if take.midi and not (take.wav or take.trouble or self.closed):
-                path = take.midi.with_suffix(".wav")
-                take.trouble = _sound(take.midi.read_bytes(), path)
-                take.wav = None if take.trouble else path
+            if take.midi and not (take.wav or take.trouble) and take in self.takes and not self.closed:
+                midi = take.midi.read_bytes()
+                take.wav, take.trouble = self._sound(piece, f"-continued-{take.number}.wav", midi)
+                if take.wav and take not in self.takes:
+                    take.wav.unlink(missing_ok=True)
                 yield
+
+    def _sound(self, piece: Piece, end: str, midi: bytes) -> tuple[Path | None, str]:
+        """Render to a file, as `_write` does; and what went wrong, or an empty text."""
+        from perceiver_ar.render import RenderError, wav_bytes
+
+        try:
+            return self._write(piece, end, wav_bytes(midi)), ""
+        except (RenderError, OSError) as error:
+            return None, str(error)
 
     def picture(self) -> dict[str, Any] | None:
         """All that the page draws, as values that JSON can hold, and paths; None without a piece."""
@@ -252,19 +285,6 @@ class Session:
         }
 
 
-def _sound(midi: bytes, path: Path) -> str:
-    """Render to `path`; what went wrong, or an empty text."""
-    from perceiver_ar.render import RenderError, wav_bytes
-
-    try:
-        sound = wav_bytes(midi)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(sound)
-    except (RenderError, OSError) as error:
-        return str(error)
-    return ""
-
-
 class Service:
     """The model, and everybody's sessions below `folder`."""
 
@@ -279,6 +299,4 @@ class Service:
     def close(self, key: str) -> None:
         """Stop what runs, and remove the session's files."""
         if session := self._sessions.pop(key, None):
-            session.closed = True
-            session.stop()
-            shutil.rmtree(session.folder, ignore_errors=True)
+            session.close()

@@ -260,6 +260,28 @@ def test_sessions_are_apart_and_leave_nothing(service: Service, scale: Path) -> 
     service.close("never opened")
 
 
+def test_a_tab_that_closes_while_its_sound_is_made_leaves_nothing(
+    service: Service, scale: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(*_: object, **__: object) -> bytes:
+        service.close("one")
+        return b"RIFF"
+
+    session = service.session("one")
+    session.open(scale)
+    finish(session, SHORT)
+    monkeypatch.setattr(render, "wav_bytes", close)
+    list(session.render())
+    assert session.closed and not session.folder.exists()
+
+
+def test_another_piece_removes_the_files_of_the_one_before(session: Session, scale: Path) -> None:
+    session.open(scale)
+    run, _ = finish(session, SHORT)
+    session.open(scale)
+    assert not any(take.midi and take.midi.exists() for take in run.takes)
+
+
 def test_the_shipped_pieces_can_be_continued(session: Session) -> None:
     pieces = shipped()
     assert len(pieces) >= 4
