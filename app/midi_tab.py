@@ -162,7 +162,6 @@ def _choosing(service: Service, parts: Parts) -> None:
         opened = event(function, source, [*outputs, other], api_name=name, **quiet)
         # The piece that is open stays, and what could not be opened must not look as if it were.
         opened.failure(lambda: None, None, source, queue=False, api_visibility="private", **quiet)
-        _with_sound(service, opened, roll)
     start.input(begin_at, start, [roll, heard], api_name="start", trigger_mode="always_last", **quiet)
 
 
@@ -224,7 +223,7 @@ def _continuing(service: Service, parts: Parts) -> None:
     done.then(_idle, None, controls, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
     parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)  # who types one means it
-    _with_sound(service, done, parts.roll)
+    _sounding(service, done, parts.roll)
     _stopping(service, parts)
 
 
@@ -243,24 +242,25 @@ def _stopping(service: Service, parts: Parts) -> None:
     parts.stop.click(stop, None, outputs, api_name="stop", queue=False, show_progress="hidden")
 
 
-def _with_sound(service: Service, event: Any, roll: gr.HTML) -> None:
-    """After `event`, render what can be heard."""
+def _sounding(service: Service, done: Any, roll: gr.HTML) -> None:
+    """Takes sound when a run is `done`, the original when somebody wants to hear it."""
+
+    def listen(request: gr.Request) -> Any:
+        """Make the sound of the piece that is open."""
+        session = service.session(request.session_hash or "")
+        with _sentences():
+            session.listen()
+        return _drawn(session)
 
     def render(request: gr.Request) -> Iterator[Any]:
-        """Make the sound of all that has none yet."""
+        """Make the sound of takes that have none yet."""
         session = service.session(request.session_hash or "")
         for _ in session.render():
             yield _drawn(session)
 
-    event.success(
-        render,
-        None,
-        roll,
-        api_name="render",
-        show_progress="hidden",
-        concurrency_id="sound",
-        concurrency_limit=1,
-    )
+    quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1}
+    done.success(render, None, roll, api_name="render", **quiet)
+    roll.listen(listen, None, roll, api_name="listen", **quiet)
 
 
 @contextmanager

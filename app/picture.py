@@ -26,6 +26,8 @@ class Take:
     seconds: float = 0.0
     midi: Path | None = None
     wav: Path | None = None
+    heard: float = 0.0
+    """Where `wav` begins, in seconds of the file."""
     trouble: str = ""
     """Why there is no sound."""
     _taken: int = 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ from perceiver_ar.report import clock, heard, progress_text
 
 EVERY = 0.25
 """Least seconds between two updates of the page."""
+BEFORE, LONG = 60.0, 180.0
+"""Seconds of the original that are heard before a take, which goes on from later than the second number."""
+AROUND = 600.0
+"""Seconds of the original that are heard by themselves."""
 MOST_KEPT = 12
 """Takes of a piece that stay; the oldest go."""
 NO_MUSIC = "Stopped before there was any music."
@@ -101,6 +106,8 @@ class Session:
         self.piece: Piece | None = None
         self.sound: Path | None = None
         self.trouble = ""
+        self.heard = 0.0
+        """Where `sound` begins, in seconds of the piece."""
         self.takes: list[Take] = []
         self.run: Run | None = None
         self.closed = False
@@ -116,7 +123,7 @@ class Session:
             if self.piece:
                 shutil.rmtree(self._files(self.piece), ignore_errors=True)
             self.piece = Piece(next(NUMBERS), midi, whole, whole, priming)
-            self.sound, self.trouble, self.takes, self.run = None, "", [], None
+            self.sound, self.trouble, self.heard, self.takes, self.run = None, "", 0.0, [], None
         return self.piece
 
     def begin_at(self, seconds: float) -> Piece:
@@ -127,6 +134,9 @@ class Session:
             primer = piece.midi.primer(codec, seconds)
         priming = prime(self.model.config, codec, primer.tokens)
         self.piece = Piece(piece.number, piece.midi, piece.whole, primer, priming)
+        if self.sound and not self.heard <= primer.start <= self.heard + AROUND:
+            self.sound.unlink(missing_ok=True)
+            self.sound = None
         return self.piece
 
     def chosen(self) -> Piece:
@@ -240,29 +250,42 @@ class Session:
             self.closed = True
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def render(self) -> Iterator[None]:
-        """Make the sound of the piece and of finished takes that have none yet; a step for each."""
-        if not (piece := self.piece):
+    def listen(self) -> None:
+        """Make the sound of the piece, of a long one around where it is gone on from."""
+        piece = self.chosen()
+        if self.sound or self.trouble:
             return
-        if not (self.sound or self.trouble):
-            sound, trouble = self._sound(piece, ".wav", piece.midi.data)
-            if self._has(piece):
-                self.sound, self.trouble = sound, trouble
-            yield
+        begin = max(0.0, min(piece.primer.start - AROUND / 2, piece.whole.start - AROUND))
+        end = f"-from-{begin:.0f}-s.wav" if begin else ".wav"
+        sound, trouble = self._sound(piece, end, piece.midi.data, begin, begin + AROUND)
+        if self._has(piece):
+            self.sound, self.trouble, self.heard = sound, trouble, begin
+
+    def render(self) -> Iterator[None]:
+        """Make the sound of finished takes that have none yet; a step for each."""
         for take in self.takes:
-            if take.midi and not (take.wav or take.trouble) and take in self.takes and not self.closed:
-                midi = take.midi.read_bytes()
-                take.wav, take.trouble = self._sound(piece, f"-continued-{take.number}.wav", midi)
+            if (
+                self.piece
+                and take in self.takes
+                and take.midi
+                and not (take.wav or take.trouble or self.closed)
+            ):
+                end = f"-continued-{take.number}.wav"
+                take.heard = take.start - BEFORE if take.start > LONG else 0.0
+                take.wav, take.trouble = self._sound(self.piece, end, take.midi, take.heard)
                 if take.wav and take not in self.takes:
                     take.wav.unlink(missing_ok=True)
                 yield
 
-    def _sound(self, piece: Piece, end: str, midi: bytes) -> tuple[Path | None, str]:
+    def _sound(
+        self, piece: Piece, name: str, midi: Path | bytes, begin: float, end: float = inf
+    ) -> tuple[Path | None, str]:
         """Render to a file, as `_write` does; and what went wrong, or an empty text."""
         from perceiver_ar.render import RenderError, wav_bytes
 
         try:
-            return self._write(piece, end, wav_bytes(midi)), ""
+            data = midi if isinstance(midi, bytes) else midi.read_bytes()
+            return self._write(piece, name, wav_bytes(data, begin=begin, end=end)), ""
         except (RenderError, OSError) as error:
             return None, str(error)
 
@@ -277,6 +300,7 @@ class Session:
             "notes": written(piece.whole.notes),
             "start": piece.primer.start,
             "wav": self.sound,
+            "heard": self.heard,
             "trouble": self.trouble,
             "takes": [
                 {name: value for name, value in vars(take).items() if not name.startswith("_")}

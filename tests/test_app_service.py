@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from midi_builder import BAD, GOOD, SCALE
 
 from app.model import Model, NotPossible
-from app.service import MOST_KEPT, Run, Service, Session, shipped
+from app.service import AROUND, BEFORE, MOST_KEPT, Run, Service, Session, shipped
 from perceiver_ar import render
 from perceiver_ar.codecs.midi import MidiError, read_midi
 from perceiver_ar.continuation import Request
@@ -199,20 +200,47 @@ def test_all_that_can_be_heard_is_rendered(session: Session, scale: Path) -> Non
     session.open(scale)
     run, _ = finish(session, SHORT)
     list(session.render())
+    assert not session.sound, "nobody asked for it"
+    session.listen()
     assert session.sound and session.sound.read_bytes().startswith(b"RIFF")
     for take in run.takes:
         assert take.wav and take.midi and take.wav.name == take.midi.with_suffix(".wav").name
     assert not list(session.render()), "there is nothing left to render"
 
 
+def test_what_sounds_of_a_long_piece_is_bounded(
+    session: Session, scale: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A take sounds with the minute before it, the original around the cut, also where neither can be made whole."""
+    asked = []
+    monkeypatch.setattr(render, "wav_bytes", lambda midi, begin, end: asked.append((begin, end)) or b"RIFF")
+    scale.write_bytes(
+        build.midi(build.track(*build.melody(), (40 * 60 * 960, build.on(60)), (960, build.off(60))))
+    )
+    end = session.open(scale).whole.start
+    session.listen()
+    run, _ = finish(session, Request(seconds=1))
+    list(session.render())
+    assert asked == [(end - AROUND, end), (end - BEFORE, inf)]
+    assert [session.heard, run.takes[0].heard] == [begin for begin, _ in asked]
+    session.begin_at(end - 60)
+    assert session.sound, "what was made has it still"
+    session.begin_at(end - 20 * 60)
+    assert not session.sound
+    session.listen()
+    begin, last = asked[-1]
+    assert begin < end - 20 * 60 < last == begin + AROUND
+
+
 def test_without_sound_the_files_stay(session: Session, scale: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(midi: bytes) -> bytes:
+    def fail(midi: bytes, **_: float) -> bytes:
         raise render.RenderError("It is too quiet here.")
 
     monkeypatch.setattr(render, "wav_bytes", fail)
     session.open(scale)
     run, _ = finish(session, SHORT)
     list(session.render())
+    session.listen()
     assert session.trouble == run.takes[0].trouble == "It is too quiet here."
     assert run.takes[0].midi and run.takes[0].midi.exists()
 
@@ -272,6 +300,10 @@ def test_a_tab_that_closes_while_its_sound_is_made_leaves_nothing(
     finish(session, SHORT)
     monkeypatch.setattr(render, "wav_bytes", close)
     list(session.render())
+    assert session.closed and not session.folder.exists()
+    session = service.session("one")
+    session.open(scale)
+    session.listen()
     assert session.closed and not session.folder.exists()
 
 

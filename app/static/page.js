@@ -7,6 +7,7 @@ roll.onseek = (seconds) => player.seek(seconds);
 const LEAD = 5; // seconds of the original before a take, to hear how it goes on
 let chosen = 0; // 0: the original, else the number of a take
 let seen = { piece: 0, run: 0 };
+let wanted = 0; // the piece whose sound was asked for, to play it when it is there
 let parsed = { text: null, notes: [] };
 
 const shown = (picture) => picture.takes.find((take) => take.number === chosen); // undefined: the original
@@ -68,9 +69,14 @@ function link(name, file) {
 }
 
 function sound(picture, take) {
-  const { wav, trouble } = take ?? picture;
-  player.load(wav?.url ?? null, take ? Math.max(0, take.start - LEAD) : 0);
-  part("sound").textContent = trouble || (wav || take?.growing ? "" : "The sound is on its way ...");
+  const { wav, trouble, heard } = take ?? picture;
+  const home = take || heard ? Math.max(0, (take ?? picture).start - LEAD) : 0;
+  const waiting = take ? take.midi : wanted === picture.piece;
+  player.load(wav?.url ?? null, heard, home, !take && !trouble);
+  part("sound").textContent = trouble || (wav || !waiting ? "" : "The sound is on its way ...");
+  if (take || !(wav || trouble) || !waiting) return;
+  wanted = 0;
+  if (wav) player.audio.play();
 }
 
 function show(picture) {
@@ -94,6 +100,11 @@ function show(picture) {
   link("wav", take ? take.wav : picture.wav);
 }
 
+player.onwant = () => {
+  wanted = props.value.piece;
+  show(props.value);
+  trigger("listen");
+};
 part("in").addEventListener("click", () => roll.zoom(0.5));
 part("out").addEventListener("click", () => roll.zoom(2));
 part("all").addEventListener("click", () => props.value && roll.look(0, whole(props.value)));
