@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from app.service import NO_MUSIC, Piece, Run, Service, Session, shipped
+from app.service import NO_MUSIC, STOPPING, Piece, Run, Service, Session, shipped
 from perceiver_ar.continuation import Request
 
 STATIC = Path(__file__).parent / "static"
@@ -234,9 +234,12 @@ def _stopping(service: Service, parts: Parts) -> None:
         """Stop the run; what was made is kept."""
         session = service.session(request.session_hash or "")
         session.stop()
-        if session.run and session.run.waiting:  # its turn may be minutes away
+        run = session.run
+        if run is None or run.over:
+            return tuple(gr.skip() for _ in outputs)
+        if run.waiting:  # its turn may be minutes away
             return _bar(NO_MUSIC, 0), *_idle()
-        return tuple(gr.skip() for _ in outputs)
+        return _bar(STOPPING, None), gr.skip(), gr.update(interactive=False), gr.skip()
 
     outputs = [parts.status, parts.go, parts.stop, parts.start]
     parts.stop.click(stop, None, outputs, api_name="stop", queue=False, show_progress="hidden")
@@ -312,6 +315,9 @@ def _lines(piece: Piece) -> str:
     return f"<p><strong>{first}</strong></p>" + "".join(f"<p>{sentence}</p>" for sentence in rest)
 
 
-def _bar(text: str, part: float) -> str:
-    bar = f'<progress max="1" value="{part:.3f}" aria-label="Progress"></progress>' if text else ""
+def _bar(text: str, part: float | None) -> str:
+    """A line, with how much of the work is done, if that is known."""
+    bar = ""
+    if text and part is not None:
+        bar = f'<progress max="1" value="{part:.3f}" aria-label="Progress"></progress>'
     return f'<p role="status">{html.escape(text)}</p>{bar}'

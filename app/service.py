@@ -17,7 +17,7 @@ from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.midi import MidiFile, Primer, continuation_bytes, read_midi
 from perceiver_ar.continuation import Priming, Progress, Request, continue_music, prime
 from perceiver_ar.registry import asset
-from perceiver_ar.report import clock, heard, progress_text
+from perceiver_ar.report import clock, progress_text
 
 EVERY = 0.25
 """Least seconds between two updates of the page."""
@@ -27,6 +27,7 @@ AROUND = 600.0
 """Seconds of the original that are heard by themselves."""
 MOST_KEPT = 12
 """Takes of a piece that stay; the oldest go."""
+STOPPING = "Stopping ..."
 NO_MUSIC = "Stopped before there was any music."
 NUMBERS = count(1)
 """Pieces and runs are numbered, so that the page sees when one is new."""
@@ -68,8 +69,15 @@ class Piece:
         return None if self.primer is self.whole else self.primer.start
 
     def sentences(self) -> Iterator[str]:
-        """What primes the model, and what there is to know of the file."""
-        yield f"Primed by {heard(self.priming)}."
+        """The file, how much of it the model hears, and what else there is to know."""
+        yield f"{self.midi.name}, {clock(self.midi.seconds)}"
+        whole = self.priming.used == self.priming.total
+        if self.cut is None:
+            start, amount = "its end", "all of it"
+        else:
+            start, amount = clock(self.cut), "all that is before"
+        amount = amount if whole else f"the {clock(self.priming.seconds)} before that"
+        yield f"Continue goes on from {start}; the model hears {amount}."
         if self.primer.shortened > 0:
             yield f"{clock(self.primer.shortened)} of silence are left out for the model, not in the file."
         yield from self.midi.warnings
@@ -83,6 +91,7 @@ class Run:
     request: Request
     takes: list[Take] = field(default_factory=list)
     waiting: bool = True
+    over: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     number: int = field(default_factory=lambda: next(NUMBERS))
 
@@ -167,10 +176,11 @@ class Session:
                     break
             progress = None
             if pretrained and not run.stopping.is_set():
-                yield f"Listening to {heard(run.piece.priming)} ...", 0.0
+                yield f"Listening to {clock(run.piece.priming.seconds)} of music ...", 0.0
                 for progress in self._grow(run, pretrained):
                     seconds = run.request.seconds
-                    yield progress_text(progress, seconds), progress.seconds / seconds
+                    text = STOPPING if run.stopping.is_set() else progress_text(progress, seconds)
+                    yield text, progress.seconds / seconds
             if not self._has(run.piece):
                 yield "", 0.0
                 return
@@ -181,6 +191,7 @@ class Session:
             text = progress_text(progress._replace(done=True), run.request.seconds)
             yield ("Done: " if progress.done else "Stopped: ") + text, progress.seconds / run.request.seconds
         finally:
+            run.over = True
             for take in run.takes:
                 take.growing = False
 

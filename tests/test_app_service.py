@@ -14,7 +14,7 @@ import pytest
 from midi_builder import BAD, GOOD, SCALE
 
 from app.model import Model, NotPossible
-from app.service import AROUND, BEFORE, MOST_KEPT, Run, Service, Session, shipped
+from app.service import AROUND, BEFORE, MOST_KEPT, STOPPING, Run, Service, Session, shipped
 from perceiver_ar import render
 from perceiver_ar.codecs.midi import MidiError, read_midi
 from perceiver_ar.continuation import Request
@@ -129,9 +129,12 @@ def test_unusual_files_are_continued(session: Session, scale: Path, name: str) -
 def test_stopping_keeps_what_was_made(session: Session, scale: Path) -> None:
     session.open(scale)
     run = session.prepare(LONG)
-    for _ in session.carry_out(run):
+    lines = []
+    for line, _ in session.carry_out(run):
+        lines.append(line)
         if run.takes:
             session.stop()
+    assert lines[-2] == STOPPING and lines[-1].startswith("Stopped: ") and run.over
     (take,) = run.takes
     assert 0 < take.seconds < LONG.seconds
     assert take.midi and read_midi(take.midi).notes > 24
@@ -178,10 +181,12 @@ def test_another_piece_ends_the_run(session: Session, scale: Path) -> None:
 
 def test_an_earlier_start_cuts_and_says_so(session: Session, scale: Path) -> None:
     whole = session.open(scale)
-    (sentence,) = whole.sentences()
-    assert sentence.startswith("Primed by all ") and sentence.endswith("6.0 s.")
-    piece = session.begin_at(3.0)
-    assert next(piece.sentences()).endswith("3.0 s.")
+    assert list(whole.sentences()) == [
+        "größer 音.MID, 6.0 s",
+        "Continue goes on from its end; the model hears all of it.",
+    ]
+    _, sentence = session.begin_at(3.0).sentences()
+    assert sentence == "Continue goes on from 3.0 s; the model hears all that is before."
     run, _ = finish(session, SHORT)
     assert run.takes[0].midi
     assert read_midi(run.takes[0].midi).notes == 12 + run.takes[0].count

@@ -6,7 +6,7 @@ const player = new Player(element, (seconds) => roll.point(seconds));
 roll.onseek = (seconds) => player.seek(seconds);
 const LEAD = 5; // seconds of the original before a take, to hear how it goes on
 let chosen = 0; // 0: the original, else the number of a take
-let seen = { piece: 0, run: 0 };
+let seen = { piece: 0, run: 0, start: 0 };
 let wanted = 0; // the piece whose sound was asked for, to play it when it is there
 let parsed = { text: null, notes: [] };
 
@@ -84,16 +84,17 @@ function show(picture) {
   const run = picture.takes.at(-1)?.run ?? 0;
   const newPiece = picture.piece !== seen.piece;
   const newRun = run && run !== seen.run && (newPiece || !player.playing); // what plays goes on
-  if (newPiece) chosen = 0;
+  const newStart = picture.start !== seen.start && !player.playing; // the original shows where that is
+  if (newPiece || newStart) chosen = 0;
   if (newRun) chosen = picture.takes.find((take) => take.run === run).number;
-  seen = { piece: picture.piece, run };
+  seen = { piece: picture.piece, run, start: picture.start };
   const take = shown(picture);
   if (!take) chosen = 0;
   if (parsed.text !== picture.notes) parsed = { text: picture.notes, notes: parseNotes(picture.notes) };
   part("empty").hidden = true;
   tabs(picture);
   roll.show(parsed.notes, take ? parseNotes(take.notes + take.sounding) : [], take ? take.start : picture.start, whole(picture));
-  if (newPiece || newRun) lookAt(picture);
+  if (newPiece || newRun || newStart) lookAt(picture);
   part("made").textContent = take?.made ?? "";
   sound(picture, take);
   link("midi", take?.midi);
