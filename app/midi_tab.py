@@ -62,7 +62,7 @@ def midi_tab(service: Service) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             parts = _controls()
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id="result"):
             parts = parts._replace(
                 heard=gr.HTML("<p>Choose a piece: it is what the model listens to.</p>", elem_id="heard"),
                 status=gr.HTML(elem_id="status"),
@@ -74,7 +74,7 @@ def midi_tab(service: Service) -> None:
 
 def _controls() -> Parts:
     pieces = [(piece.label, str(number)) for number, piece in enumerate(shipped())]
-    upload = gr.File(label="Your MIDI file", file_types=[".mid", ".midi"], height=120, elem_id="upload")
+    upload = gr.File(label="Your MIDI file", height=120, elem_id="upload")
     choice = gr.Dropdown(pieces, value=None, label="Or one of these pieces", elem_id="shipped")
     start = gr.Slider(
         0,
@@ -88,16 +88,33 @@ def _controls() -> Parts:
         elem_id=PLACE,
     )
     length = gr.Slider(
-        5, LONGEST, DEFAULTS.seconds, step=5, label="Length of each take (seconds)", elem_id="length"
+        5, LONGEST, DEFAULTS.seconds, step=1, label="Length of each take (seconds)", elem_id="length"
     )
     takes = gr.Slider(1, MOST_TAKES, DEFAULTS.takes, step=1, label="Takes", elem_id="takes")
     with gr.Accordion("More settings", open=False):
         temperature = gr.Slider(
-            0, 2, DEFAULTS.temperature, step=0.01, label="Temperature", info="Above 1 bolder, below 1 safer"
+            0.7,
+            2,
+            DEFAULTS.temperature,
+            step=0.01,
+            label="Temperature",
+            info="Above 1 bolder; below 1 safer, and sooner repeats itself",
         )
-        top_p = gr.Slider(0.01, 1, DEFAULTS.top_p, step=0.01, label="Top-p", info="Lower leaves out the tail")
+        top_p = gr.Slider(
+            0.01,
+            1,
+            DEFAULTS.top_p,
+            step=0.01,
+            label="Top-p",
+            info="Lower keeps to the likeliest notes, which together have this chance",
+        )
         min_p = gr.Slider(
-            0, 0.5, DEFAULTS.min_p, step=0.005, label="Min-p", info="Higher leaves out unlikely notes"
+            0,
+            0.5,
+            DEFAULTS.min_p,
+            step=0.005,
+            label="Min-p",
+            info="Higher leaves out notes whose chance is below this part of the likeliest's",
         )
         seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, elem_id="seed")
         lock = gr.Checkbox(label="Lock the seed", info="The same seed gives the same music", elem_id="lock")
@@ -135,7 +152,12 @@ def _choosing(service: Service, parts: Parts) -> None:
         """Open a MIDI file, so that it can be continued."""
         session = service.session(request.session_hash or "")
         with _sentences():
-            return *shown(session, session.open(Path(upload)) if upload else session.chosen()), None
+            try:
+                return *shown(session, session.open(Path(upload)) if upload else session.chosen()), None
+            except (ValueError, OSError):
+                if upload:
+                    Path(upload).unlink(missing_ok=True)  # it may be a long recording
+                raise
 
     def open_shipped(number: str | None, request: gr.Request) -> Any:
         """Open one of the pieces that ship with the program, given by its number."""

@@ -28,6 +28,20 @@ AROUND = 600.0
 MOST_KEPT = 12
 """Takes of a piece that stay; the oldest go."""
 STOPPING = "Stopping ..."
+RECORDINGS = {
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".flac",
+    ".m4a",
+    ".mp3",
+    ".mp4",
+    ".ogg",
+    ".opus",
+    ".wav",
+    ".webm",
+    ".wma",
+}
 NO_MUSIC = "Stopped before there was any music."
 NUMBERS = count(1)
 """Pieces and runs are numbered, so that the page sees when one is new."""
@@ -77,7 +91,7 @@ class Piece:
         else:
             start, amount = clock(self.cut), "all that is before"
         amount = amount if whole else f"the {clock(self.priming.seconds)} before that"
-        yield f"Continue goes on from {start}; the model hears {amount}."
+        yield f"New takes go on from {start}; the model hears {amount}."
         if self.primer.shortened > 0:
             yield f"{clock(self.primer.shortened)} of silence are left out for the model, not in the file."
         yield from self.midi.warnings
@@ -123,7 +137,12 @@ class Session:
         self._lock = threading.Lock()
 
     def open(self, path: Path) -> Piece:
-        """Read a file; MidiError, and everything stays as it was, if it cannot be continued."""
+        """Read a file; MidiError or NotPossible, and everything stays as it was, if it cannot be continued."""
+        if path.suffix.lower() in RECORDINGS:
+            raise NotPossible(
+                "This is a recording, and the model reads notes: make a MIDI file of it first, with a transcription "
+                "program such as Basic Pitch or one of your music software, and upload that."
+            )
         midi = read_midi(path)
         whole = midi.primer(self.model.codec)
         priming = prime(self.model.config, self.model.codec, whole.tokens)

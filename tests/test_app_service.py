@@ -183,10 +183,10 @@ def test_an_earlier_start_cuts_and_says_so(session: Session, scale: Path) -> Non
     whole = session.open(scale)
     assert list(whole.sentences()) == [
         "größer 音.MID, 6.0 s",
-        "Continue goes on from its end; the model hears all of it.",
+        "New takes go on from its end; the model hears all of it.",
     ]
     _, sentence = session.begin_at(3.0).sentences()
-    assert sentence == "Continue goes on from 3.0 s; the model hears all that is before."
+    assert sentence == "New takes go on from 3.0 s; the model hears all that is before."
     run, _ = finish(session, SHORT)
     assert run.takes[0].midi
     assert read_midi(run.takes[0].midi).notes == 12 + run.takes[0].count
@@ -310,6 +310,14 @@ def test_a_tab_that_closes_while_its_sound_is_made_leaves_nothing(
     session.open(scale)
     session.listen()
     assert session.closed and not session.folder.exists()
+
+
+def test_a_recording_is_told_the_way_and_karaoke_is_opened(session: Session, scale: Path) -> None:
+    sound = scale.with_name("take.MP3")
+    sound.write_bytes(b"ID3")
+    with pytest.raises(NotPossible, match="make a MIDI file of it first"):
+        session.open(sound)
+    assert session.open(scale.rename(scale.with_name("song.kar"))).midi.name == "song.kar"
 
 
 def test_another_piece_removes_the_files_of_the_one_before(session: Session, scale: Path) -> None:
