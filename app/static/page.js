@@ -73,7 +73,9 @@ function sound(picture, take) {
   const home = take || heard ? Math.max(0, (take ?? picture).start - LEAD) : 0;
   const waiting = take ? take.midi : wanted === picture.piece;
   player.load(wav?.url ?? null, heard, home, !take && !trouble);
-  part("sound").textContent = trouble || (wav || !waiting ? "" : "The sound is on its way ...");
+  part("sound").textContent = trouble || (wav
+    ? `Heard on a piano, without drums${heard ? `, from ${minutes(heard)} on` : ""}.`
+    : waiting ? "The sound is on its way ..." : "");
   if (take || !(wav || trouble) || !waiting) return;
   wanted = 0;
   if (wav) player.audio.play();
@@ -101,6 +103,35 @@ function show(picture) {
   link("wav", take ? take.wav : picture.wav);
 }
 
+// A file that is dropped anywhere on the page is uploaded, also in place of the one that is there.
+function upload(file) {
+  const box = document.getElementById("upload"), files = new DataTransfer();
+  files.items.add(file);
+  box.querySelector("button[aria-label=Clear]")?.click();
+  const give = () => {
+    const input = box.querySelector("input[type=file]");
+    if (!input) return requestAnimationFrame(give);
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  give();
+}
+
+for (const name of ["dragover", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (name === "drop" && event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);
+  }, true);
+}
+
+// On a phone the roll is below the controls: the line that tells how far a run is, and the roll, come into view.
+document.addEventListener("click", (event) => {
+  if (event.target.closest("#go") && part("stage").getBoundingClientRect().top > innerHeight / 2) {
+    document.getElementById("status").scrollIntoView({ behavior: "smooth" });
+  }
+});
 player.onwant = () => {
   wanted = props.value.piece;
   show(props.value);
