@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.components import Component
 
-from app.service import NO_MUSIC, Piece, Run, Service, Session, shipped
+from app.service import NO_MUSIC, STOPPING, Piece, Run, Service, Session, shipped
 from perceiver_ar.continuation import Request
 
 STATIC = Path(__file__).parent / "static"
@@ -62,7 +62,7 @@ def midi_tab(service: Service) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             parts = _controls()
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_id="result"):
             parts = parts._replace(
                 heard=gr.HTML("<p>Choose a piece: it is what the model listens to.</p>", elem_id="heard"),
                 status=gr.HTML(elem_id="status"),
@@ -74,7 +74,7 @@ def midi_tab(service: Service) -> None:
 
 def _controls() -> Parts:
     pieces = [(piece.label, str(number)) for number, piece in enumerate(shipped())]
-    upload = gr.File(label="Your MIDI file", file_types=[".mid", ".midi"], height=120, elem_id="upload")
+    upload = gr.File(label="Your MIDI file", height=120, elem_id="upload")
     choice = gr.Dropdown(pieces, value=None, label="Or one of these pieces", elem_id="shipped")
     start = gr.Slider(
         0,
@@ -88,16 +88,33 @@ def _controls() -> Parts:
         elem_id=PLACE,
     )
     length = gr.Slider(
-        5, LONGEST, DEFAULTS.seconds, step=5, label="Length of each take (seconds)", elem_id="length"
+        5, LONGEST, DEFAULTS.seconds, step=1, label="Length of each take (seconds)", elem_id="length"
     )
     takes = gr.Slider(1, MOST_TAKES, DEFAULTS.takes, step=1, label="Takes", elem_id="takes")
     with gr.Accordion("More settings", open=False):
         temperature = gr.Slider(
-            0, 2, DEFAULTS.temperature, step=0.01, label="Temperature", info="Above 1 bolder, below 1 safer"
+            0.7,
+            2,
+            DEFAULTS.temperature,
+            step=0.01,
+            label="Temperature",
+            info="Above 1 bolder; below 1 safer, and sooner repeats itself",
         )
-        top_p = gr.Slider(0.01, 1, DEFAULTS.top_p, step=0.01, label="Top-p", info="Lower leaves out the tail")
+        top_p = gr.Slider(
+            0.01,
+            1,
+            DEFAULTS.top_p,
+            step=0.01,
+            label="Top-p",
+            info="Lower keeps to the likeliest notes, which together have this chance",
+        )
         min_p = gr.Slider(
-            0, 0.5, DEFAULTS.min_p, step=0.005, label="Min-p", info="Higher leaves out unlikely notes"
+            0,
+            0.5,
+            DEFAULTS.min_p,
+            step=0.005,
+            label="Min-p",
+            info="Higher leaves out notes whose chance is below this part of the likeliest's",
         )
         seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, elem_id="seed")
         lock = gr.Checkbox(label="Lock the seed", info="The same seed gives the same music", elem_id="lock")
@@ -135,7 +152,12 @@ def _choosing(service: Service, parts: Parts) -> None:
         """Open a MIDI file, so that it can be continued."""
         session = service.session(request.session_hash or "")
         with _sentences():
-            return *shown(session, session.open(Path(upload)) if upload else session.chosen()), None
+            try:
+                return *shown(session, session.open(Path(upload)) if upload else session.chosen()), None
+            except (ValueError, OSError):
+                if upload:
+                    Path(upload).unlink(missing_ok=True)  # it may be a long recording
+                raise
 
     def open_shipped(number: str | None, request: gr.Request) -> Any:
         """Open one of the pieces that ship with the program, given by its number."""
@@ -162,7 +184,6 @@ def _choosing(service: Service, parts: Parts) -> None:
         opened = event(function, source, [*outputs, other], api_name=name, **quiet)
         # The piece that is open stays, and what could not be opened must not look as if it were.
         opened.failure(lambda: None, None, source, queue=False, api_visibility="private", **quiet)
-        _with_sound(service, opened, roll)
     start.input(begin_at, start, [roll, heard], api_name="start", trigger_mode="always_last", **quiet)
 
 
@@ -224,7 +245,7 @@ def _continuing(service: Service, parts: Parts) -> None:
     done.then(_idle, None, controls, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
     parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)  # who types one means it
-    _with_sound(service, done, parts.roll)
+    _sounding(service, done, parts.roll)
     _stopping(service, parts)
 
 
@@ -235,32 +256,36 @@ def _stopping(service: Service, parts: Parts) -> None:
         """Stop the run; what was made is kept."""
         session = service.session(request.session_hash or "")
         session.stop()
-        if session.run and session.run.waiting:  # its turn may be minutes away
+        run = session.run
+        if run is None or run.over:
+            return tuple(gr.skip() for _ in outputs)
+        if run.waiting:  # its turn may be minutes away
             return _bar(NO_MUSIC, 0), *_idle()
-        return tuple(gr.skip() for _ in outputs)
+        return _bar(STOPPING, None), gr.skip(), gr.update(interactive=False), gr.skip()
 
     outputs = [parts.status, parts.go, parts.stop, parts.start]
     parts.stop.click(stop, None, outputs, api_name="stop", queue=False, show_progress="hidden")
 
 
-def _with_sound(service: Service, event: Any, roll: gr.HTML) -> None:
-    """After `event`, render what can be heard."""
+def _sounding(service: Service, done: Any, roll: gr.HTML) -> None:
+    """Takes sound when a run is `done`, the original when somebody wants to hear it."""
+
+    def listen(request: gr.Request) -> Any:
+        """Make the sound of the piece that is open."""
+        session = service.session(request.session_hash or "")
+        with _sentences():
+            session.listen()
+        return _drawn(session)
 
     def render(request: gr.Request) -> Iterator[Any]:
-        """Make the sound of all that has none yet."""
+        """Make the sound of takes that have none yet."""
         session = service.session(request.session_hash or "")
         for _ in session.render():
             yield _drawn(session)
 
-    event.success(
-        render,
-        None,
-        roll,
-        api_name="render",
-        show_progress="hidden",
-        concurrency_id="sound",
-        concurrency_limit=1,
-    )
+    quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1}
+    done.success(render, None, roll, api_name="render", **quiet)
+    roll.listen(listen, None, roll, api_name="listen", **quiet)
 
 
 @contextmanager
@@ -312,6 +337,9 @@ def _lines(piece: Piece) -> str:
     return f"<p><strong>{first}</strong></p>" + "".join(f"<p>{sentence}</p>" for sentence in rest)
 
 
-def _bar(text: str, part: float) -> str:
-    bar = f'<progress max="1" value="{part:.3f}" aria-label="Progress"></progress>' if text else ""
+def _bar(text: str, part: float | None) -> str:
+    """A line, with how much of the work is done, if that is known."""
+    bar = ""
+    if text and part is not None:
+        bar = f'<progress max="1" value="{part:.3f}" aria-label="Progress"></progress>'
     return f'<p role="status">{html.escape(text)}</p>{bar}'

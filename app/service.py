@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,31 @@ from perceiver_ar.checkpoint import Pretrained
 from perceiver_ar.codecs.midi import MidiFile, Primer, continuation_bytes, read_midi
 from perceiver_ar.continuation import Priming, Progress, Request, continue_music, prime
 from perceiver_ar.registry import asset
-from perceiver_ar.report import clock, heard, progress_text
+from perceiver_ar.report import clock, progress_text
 
 EVERY = 0.25
 """Least seconds between two updates of the page."""
+BEFORE, LONG = 60.0, 180.0
+"""Seconds of the original that are heard before a take, which goes on from later than the second number."""
+AROUND = 600.0
+"""Seconds of the original that are heard by themselves."""
+MOST_KEPT = 12
+"""Takes of a piece that stay; the oldest go."""
+STOPPING = "Stopping ..."
+RECORDINGS = {
+    ".aac",
+    ".aif",
+    ".aiff",
+    ".flac",
+    ".m4a",
+    ".mp3",
+    ".mp4",
+    ".ogg",
+    ".opus",
+    ".wav",
+    ".webm",
+    ".wma",
+}
 NO_MUSIC = "Stopped before there was any music."
 NUMBERS = count(1)
 """Pieces and runs are numbered, so that the page sees when one is new."""
@@ -61,8 +83,15 @@ class Piece:
         return None if self.primer is self.whole else self.primer.start
 
     def sentences(self) -> Iterator[str]:
-        """What primes the model, and what there is to know of the file."""
-        yield f"Primed by {heard(self.priming)}."
+        """The file, how much of it the model hears, and what else there is to know."""
+        yield f"{self.midi.name}, {clock(self.midi.seconds)}"
+        whole = self.priming.used == self.priming.total
+        if self.cut is None:
+            start, amount = "its end", "all of it"
+        else:
+            start, amount = clock(self.cut), "all that is before"
+        amount = amount if whole else f"the {clock(self.priming.seconds)} before that"
+        yield f"New takes go on from {start}; the model hears {amount}."
         if self.primer.shortened > 0:
             yield f"{clock(self.primer.shortened)} of silence are left out for the model, not in the file."
         yield from self.midi.warnings
@@ -76,31 +105,53 @@ class Run:
     request: Request
     takes: list[Take] = field(default_factory=list)
     waiting: bool = True
-    running: bool = True
+    over: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     number: int = field(default_factory=lambda: next(NUMBERS))
 
+    def begin(self, last: int) -> None:
+        """Its takes, numbered on from `last`."""
+        request, start = self.request, self.piece.primer.start
+        for place in range(1, request.takes + 1):
+            made = f"From {clock(start)} on, seed {request.seed}"
+            made += f" ({place} of {request.takes})" if request.takes > 1 else ""
+            for name, value in vars(request).items():
+                if name in ("temperature", "top_p", "min_p") and value != getattr(Request, name):
+                    made += f", {name.replace('_', '-')} {value:g}"
+            self.takes.append(Take(last + place, self.number, start, request.seconds, made + "."))
+
 
 class Session:
-    """One visitor: a piece, the last run with music in it, and the folder with their files."""
+    """One visitor: a piece, its takes, and the folder with their files."""
 
     def __init__(self, model: Model, folder: Path) -> None:
         self.model, self.folder = model, folder
         self.piece: Piece | None = None
         self.sound: Path | None = None
         self.trouble = ""
-        self.shown: Run | None = None
+        self.heard = 0.0
+        """Where `sound` begins, in seconds of the piece."""
+        self.takes: list[Take] = []
         self.run: Run | None = None
         self.closed = False
+        self._lock = threading.Lock()
 
     def open(self, path: Path) -> Piece:
-        """Read a file; MidiError, and everything stays as it was, if it cannot be continued."""
+        """Read a file; MidiError or NotPossible, and everything stays as it was, if it cannot be continued."""
+        if path.suffix.lower() in RECORDINGS:
+            raise NotPossible(
+                "This is a recording, and the model reads notes: make a MIDI file of it first, with a transcription "
+                "program such as Basic Pitch or one of your music software, and upload that."
+            )
         midi = read_midi(path)
         whole = midi.primer(self.model.codec)
         priming = prime(self.model.config, self.model.codec, whole.tokens)
         self.stop()
-        self.piece = Piece(next(NUMBERS), midi, whole, whole, priming)
-        self.sound, self.trouble, self.shown, self.run = None, "", None, None
+        with self._lock:
+            if self.piece:
+                shutil.rmtree(self._files(self.piece), ignore_errors=True)
+            self.piece = Piece(next(NUMBERS), midi, whole, whole, priming)
+            self.sound, self.trouble, self.heard, self.takes, self.run = None, "", 0.0, [], None
         return self.piece
 
     def begin_at(self, seconds: float) -> Piece:
@@ -111,6 +162,9 @@ class Session:
             primer = piece.midi.primer(codec, seconds)
         priming = prime(self.model.config, codec, primer.tokens)
         self.piece = Piece(piece.number, piece.midi, piece.whole, primer, priming)
+        if self.sound and not self.heard <= primer.start <= self.heard + AROUND:
+            self.sound.unlink(missing_ok=True)
+            self.sound = None
         return self.piece
 
     def chosen(self) -> Piece:
@@ -141,26 +195,31 @@ class Session:
                     break
             progress = None
             if pretrained and not run.stopping.is_set():
-                yield f"Listening to {heard(run.piece.priming)} ...", 0.0
+                yield f"Listening to {clock(run.piece.priming.seconds)} of music ...", 0.0
                 for progress in self._grow(run, pretrained):
                     seconds = run.request.seconds
-                    yield progress_text(progress, seconds), progress.seconds / seconds
-            if self.run is not run:  # another piece was opened
+                    text = STOPPING if run.stopping.is_set() else progress_text(progress, seconds)
+                    yield text, progress.seconds / seconds
+            if not self._has(run.piece):
                 yield "", 0.0
                 return
             if progress is None or not (progress.done or any(take.count for take in run.takes)):
                 yield NO_MUSIC, 0.0
                 return
-            run.running = False
             self._keep(run, progress)
             text = progress_text(progress._replace(done=True), run.request.seconds)
             yield ("Done: " if progress.done else "Stopped: ") + text, progress.seconds / run.request.seconds
         finally:
-            run.running = False
+            run.over = True
+            for take in run.takes:
+                take.growing = False
+
+    def _has(self, piece: Piece) -> bool:
+        """Whether this piece is still the one that is open."""
+        return self.piece is not None and self.piece.number == piece.number
 
     def _grow(self, run: Run, pretrained: Pretrained) -> Iterator[Progress]:
         """The run's progress, not too often; its takes follow."""
-        start, limit = run.piece.primer.start, run.request.seconds
         music = continue_music(pretrained, run.piece.primer.tokens, run.request)
         last = 0.0
         try:
@@ -168,59 +227,102 @@ class Session:
                 stopping = run.stopping.is_set()
                 if progress.tokens and (stopping or progress.done or time.monotonic() - last > EVERY):
                     last = time.monotonic()
-                    run.takes = run.takes or [Take() for _ in progress.takes]
+                    if not run.takes:
+                        run.begin(self.takes[-1].number if self.takes else 0)
                     for take, stream in zip(run.takes, progress.takes, strict=True):
-                        take.follow(stream, start, limit)
-                    if self.run is run and (progress.done or any(take.count for take in run.takes)):
-                        self.shown = run
+                        take.follow(stream)
+                    if progress.done or any(take.count for take in run.takes):
+                        self._show(run)
                     yield progress
                 if stopping:
                     return
         finally:
             music.close()
 
+    def _show(self, run: Run) -> None:
+        """Put its takes behind those of earlier runs of the piece; too old ones go, and their files."""
+        if not self._has(run.piece) or run.takes[0] in self.takes:
+            return
+        takes = [*self.takes, *run.takes]
+        self.takes = takes[-MOST_KEPT:]
+        for take in takes[:-MOST_KEPT]:
+            for path in (take.midi, take.wav):
+                if path:
+                    path.unlink(missing_ok=True)
+
     def _keep(self, run: Run, progress: Progress) -> None:
         """Write each take's file, unless nobody is there to have it."""
-        if self.closed:
+        piece = run.piece
+        for take, stream in zip(run.takes, progress.takes, strict=True):
+            notes = stream.all(limit=take.length)
+            data = continuation_bytes(piece.midi, notes, take.start, cut=piece.cut)
+            if path := self._write(piece, f"-continued-{take.number}.mid", data):
+                take.finish(notes, path)
+
+    def _write(self, piece: Piece, end: str, data: bytes) -> Path | None:
+        """Write a file whose name has this `end`; None if the piece was left meanwhile: nobody would remove it."""
+        with self._lock:
+            if self.closed or not self._has(piece):
+                return None
+            path = self._files(piece) / f"{Path(piece.midi.name).stem}{end}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            return path
+
+    def _files(self, piece: Piece) -> Path:
+        """The folder of a piece's files."""
+        return self.folder / str(piece.number)
+
+    def close(self) -> None:
+        """Stop what runs, and remove all files; none comes after."""
+        self.stop()
+        with self._lock:
+            self.closed = True
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def listen(self) -> None:
+        """Make the sound of the piece, of a long one around where it is gone on from."""
+        piece = self.chosen()
+        if self.sound or self.trouble:
             return
-        piece, folder = run.piece, self.folder / str(run.number)
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = Path(piece.midi.name).stem
-        for number, (take, stream) in enumerate(zip(run.takes, progress.takes, strict=True), 1):
-            notes = stream.all(limit=run.request.seconds)
-            path = folder / f"{stem}-continued{f'-{number}' if len(run.takes) > 1 else ''}.mid"
-            path.write_bytes(continuation_bytes(piece.midi, notes, piece.primer.start, cut=piece.cut))
-            take.finish(notes, piece.primer.start, path)
+        begin = max(0.0, min(piece.primer.start - AROUND / 2, piece.whole.start - AROUND))
+        end = f"-from-{begin:.0f}-s.wav" if begin else ".wav"
+        sound, trouble = self._sound(piece, end, piece.midi.data, begin, begin + AROUND)
+        if self._has(piece):
+            self.sound, self.trouble, self.heard = sound, trouble, begin
 
     def render(self) -> Iterator[None]:
-        """Make the sound of the piece and of finished takes that have none yet; a step for each."""
-        if (piece := self.piece) and not (self.sound or self.trouble):
-            path = self.folder / str(piece.number) / f"{Path(piece.midi.name).stem}.wav"
-            trouble = _sound(piece.midi.data, path)
-            if self.piece and self.piece.number == piece.number:
-                self.sound, self.trouble = (None, trouble) if trouble else (path, "")
-            yield
-        for take in self.shown.takes if self.shown else []:
-            if take.midi and not (take.wav or take.trouble or self.closed):
-                path = take.midi.with_suffix(".wav")
-                take.trouble = _sound(take.midi.read_bytes(), path)
-                take.wav = None if take.trouble else path
+        """Make the sound of finished takes that have none yet; a step for each."""
+        for take in self.takes:
+            if (
+                self.piece
+                and take in self.takes
+                and take.midi
+                and not (take.wav or take.trouble or self.closed)
+            ):
+                end = f"-continued-{take.number}.wav"
+                take.heard = take.start - BEFORE if take.start > LONG else 0.0
+                take.wav, take.trouble = self._sound(self.piece, end, take.midi, take.heard)
+                if take.wav and take not in self.takes:
+                    take.wav.unlink(missing_ok=True)
                 yield
+
+    def _sound(
+        self, piece: Piece, name: str, midi: Path | bytes, begin: float, end: float = inf
+    ) -> tuple[Path | None, str]:
+        """Render to a file, as `_write` does; and what went wrong, or an empty text."""
+        from perceiver_ar.render import RenderError, wav_bytes
+
+        try:
+            data = midi if isinstance(midi, bytes) else midi.read_bytes()
+            return self._write(piece, name, wav_bytes(data, begin=begin, end=end)), ""
+        except (RenderError, OSError) as error:
+            return None, str(error)
 
     def picture(self) -> dict[str, Any] | None:
         """All that the page draws, as values that JSON can hold, and paths; None without a piece."""
         if (piece := self.piece) is None:
             return None
-        run = self.shown and {
-            "number": self.shown.number,
-            "start": self.shown.piece.primer.start,
-            "length": self.shown.request.seconds,
-            "running": self.shown.running,
-            "takes": [
-                {name: value for name, value in vars(take).items() if not name.startswith("_")}
-                for take in self.shown.takes
-            ],
-        }
         return {
             "piece": piece.number,
             "name": piece.midi.name,
@@ -228,22 +330,13 @@ class Session:
             "notes": written(piece.whole.notes),
             "start": piece.primer.start,
             "wav": self.sound,
+            "heard": self.heard,
             "trouble": self.trouble,
-            "run": run,
+            "takes": [
+                {name: value for name, value in vars(take).items() if not name.startswith("_")}
+                for take in self.takes
+            ],
         }
-
-
-def _sound(midi: bytes, path: Path) -> str:
-    """Render to `path`; what went wrong, or an empty text."""
-    from perceiver_ar.render import RenderError, wav_bytes
-
-    try:
-        sound = wav_bytes(midi)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(sound)
-    except (RenderError, OSError) as error:
-        return str(error)
-    return ""
 
 
 class Service:
@@ -260,6 +353,4 @@ class Service:
     def close(self, key: str) -> None:
         """Stop what runs, and remove the session's files."""
         if session := self._sessions.pop(key, None):
-            session.closed = True
-            session.stop()
-            shutil.rmtree(session.folder, ignore_errors=True)
+            session.close()

@@ -9,15 +9,16 @@ from app.midi_tab import midi_tab
 from app.service import Service
 
 STATIC = Path(__file__).parent / "static"
-LARGEST_UPLOAD = 10_000_000
-"""Bytes. The reader refuses less than that, and says what to do; this only keeps the disk free."""
+LARGEST_UPLOAD = 200_000_000
+"""Bytes. The reader refuses much less, also recordings, and says what to do; this only keeps the disk free."""
 
 
 def page(service: Service) -> gr.Blocks:
     """The page, not yet served."""
     with gr.Blocks(title="Perceiver AR", analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         gr.HTML(
-            "<h1>Perceiver AR</h1><p>Goes on where a piano performance ends, having heard all of it.</p>",
+            "<h1>Perceiver AR</h1><p>Plays on from your MIDI file, having heard up to seven minutes of it. "
+            "New notes keep no bar or beat of the file, and the pulse may drift.</p>",
             elem_id="heading",
         )
         midi_tab(service)

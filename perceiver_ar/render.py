@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from io import BytesIO
-from math import ceil
+from math import ceil, inf
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -44,26 +44,27 @@ class RenderError(ValueError):
     """There is no sound; the text is one sentence that says what is wrong and what to do."""
 
 
-def render(midi: bytes, *, timeout: float | None = None) -> np.ndarray:
+def render(midi: bytes, *, begin: float = 0.0, end: float = inf, timeout: float | None = None) -> np.ndarray:
     """The music of a MIDI file on a piano, without drums: int16 (frames, 2), `RATE` frames a second.
 
-    Time 0 is the file's, and the last sound has `TAIL` seconds to fade. It is made softer where it would clip.
+    It begins and ends at these seconds of the file, and has `TAIL` more to fade. It is made softer where it would clip.
     RenderError if the file cannot be read, is longer than `MAX_SECONDS` or takes more than `timeout` seconds.
     """
     try:
         file = read_midi(midi)
     except MidiError as error:
         raise RenderError(str(error)) from None
-    if file.seconds > MAX_SECONDS:
+    length = min(file.seconds, end) - begin
+    if length > MAX_SECONDS:
         raise RenderError(
-            f"The music lasts {ceil(file.seconds / 60)} minutes, and at most {MAX_SECONDS // 60} can be made audible; "
+            f"The music lasts {ceil(length / 60)} minutes, and at most {MAX_SECONDS // 60} can be made audible; "
             "choose a shorter file."
         )
-    total = file.seconds + TAIL
+    total = length + TAIL
     audio = np.zeros((round(total * RATE), 2), np.int16)
     join = round(JOIN * RATE)
     rise = np.linspace(0, 1, join)[:, None]
-    pieces = list(_segments(_messages(file), total))
+    pieces = list(_segments(_messages(file), begin, total))
     with closing(_play([piece for _, _, piece in pieces], timeout)) as played:
         for (start, lead, _), piece in zip(pieces, played, strict=True):
             piece = piece[lead : lead + len(audio) - start]
@@ -77,10 +78,10 @@ def render(midi: bytes, *, timeout: float | None = None) -> np.ndarray:
     return audio
 
 
-def wav_bytes(midi: bytes, *, timeout: float | None = None) -> bytes:
+def wav_bytes(midi: bytes, *, begin: float = 0.0, end: float = inf) -> bytes:
     """`render` as a WAV file of 16 bits."""
     target = BytesIO()
-    _write(target, render(midi, timeout=timeout))
+    _write(target, render(midi, begin=begin, end=end))
     return target.getvalue()
 
 
@@ -138,29 +139,29 @@ def _messages(file: MidiFile) -> list[Message]:
     return sorted(messages, key=lambda message: message[0])
 
 
-def _segments(messages: list[Message], total: float) -> Iterator[tuple[int, int, bytes]]:
-    """(first frame, frames of lead-in, MIDI file) of each segment of `total` seconds.
+def _segments(messages: list[Message], begin: float, total: float) -> Iterator[tuple[int, int, bytes]]:
+    """(first frame, frames of lead-in, MIDI file) of each segment of `total` seconds from `begin` on.
 
-    A lead-in begins with the controllers as they stand. Notes older than it are missing, which the join hides.
+    A lead-in starts with the controllers as they stand. Notes older than it are missing, which the join hides.
     """
     controllers: dict[bytes, bytes] = {}
     first = 0
     for number in range(int(total // SEGMENT) + 1):
         start = number * SEGMENT
-        begin = max(0, round((start - LEAD) * TICKS))
-        end = round(min(start + SEGMENT + JOIN, total) * TICKS) + 1
-        while first < len(messages) and messages[first][0] < begin:
+        lead = max(0, round((begin + start - LEAD) * TICKS))
+        end = round((begin + min(start + SEGMENT + JOIN, total)) * TICKS) + 1
+        while first < len(messages) and messages[first][0] < lead:
             message = messages[first][1]
             if message[0] & 0xF0 == smf.CONTROL:
                 controllers.pop(message[:2], None)  # the order is that of the last moves
                 controllers[message[:2]] = message
             first += 1
         last = bisect_left(messages, end, first, key=lambda message: message[0])
-        body = [(begin, message) for message in controllers.values()]
+        body = [(lead, message) for message in controllers.values()]
         body += [*messages[first:last], (end, smf.meta(smf.END_OF_TRACK))]
         fields = b"".join(value.to_bytes(2) for value in (0, 1, DIVISION))
-        piece = smf.HEADER + len(fields).to_bytes(4) + fields + smf.track_chunk(smf.lay(body, begin))
-        yield round(start * RATE), round((start - begin / TICKS) * RATE), piece
+        piece = smf.HEADER + len(fields).to_bytes(4) + fields + smf.track_chunk(smf.lay(body, lead))
+        yield round(start * RATE), round((begin + start - lead / TICKS) * RATE), piece
 
 
 def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, None, None]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from midi_builder import BAD, GOOD, SCALE
 
 from app.model import Model, NotPossible
-from app.service import Run, Service, Session, shipped
+from app.service import AROUND, BEFORE, MOST_KEPT, STOPPING, Run, Service, Session, shipped
 from perceiver_ar import render
 from perceiver_ar.codecs.midi import MidiError, read_midi
 from perceiver_ar.continuation import Request
@@ -77,7 +78,7 @@ def test_a_seed_gives_the_same_take_again(session: Session, scale: Path) -> None
     (one,), (two,) = (finish(session, Request(seconds=3, seed=5))[0].takes for _ in range(2))
     assert one.notes == two.notes
     assert one.midi and two.midi and one.midi != two.midi
-    assert two.midi.name == "größer 音-continued.mid"
+    assert one.midi.exists() and two.midi.name == "größer 音-continued-2.mid"
 
 
 def test_drawn_notes_only_grow_until_they_are_those_of_the_file(session: Session, scale: Path) -> None:
@@ -87,10 +88,10 @@ def test_drawn_notes_only_grow_until_they_are_those_of_the_file(session: Session
     for _ in session.carry_out(run):
         picture = session.picture()
         assert picture
-        if picture["run"] and picture["run"]["running"]:
-            (take,) = picture["run"]["takes"]
-            assert take["notes"].startswith(seen[-1])
-            seen.append(take["notes"])
+        for take in picture["takes"]:
+            if take["growing"]:
+                assert take["notes"].startswith(seen[-1])
+                seen.append(take["notes"])
     (take,) = run.takes
     assert len(seen) > 2, "notes were there before the end"
     final = list(zip(*[iter(numbers(take.notes))] * 4, strict=True))
@@ -128,9 +129,12 @@ def test_unusual_files_are_continued(session: Session, scale: Path, name: str) -
 def test_stopping_keeps_what_was_made(session: Session, scale: Path) -> None:
     session.open(scale)
     run = session.prepare(LONG)
-    for _ in session.carry_out(run):
+    lines = []
+    for line, _ in session.carry_out(run):
+        lines.append(line)
         if run.takes:
             session.stop()
+    assert lines[-2] == STOPPING and lines[-1].startswith("Stopped: ") and run.over
     (take,) = run.takes
     assert 0 < take.seconds < LONG.seconds
     assert take.midi and read_midi(take.midi).notes > 24
@@ -146,6 +150,24 @@ def test_a_run_stopped_before_its_turn_keeps_the_last_result(session: Session, s
     assert session.picture() == before
 
 
+def test_takes_of_earlier_runs_stay_until_they_are_too_many(session: Session, scale: Path) -> None:
+    session.open(scale)
+    first, _ = finish(session, Request(seconds=1, takes=2, seed=5, temperature=0.9))
+    assert first.takes[1].made == "From 6.0 s on, seed 5 (2 of 2), temperature 0.9."
+    session.begin_at(3.0)
+    for _ in range(MOST_KEPT // 4):
+        run, _ = finish(session, Request(seconds=1, takes=4))
+    picture = session.picture()
+    assert picture
+    assert [take["number"] for take in picture["takes"]] == list(range(3, 3 + MOST_KEPT))
+    assert {(take["start"], take["growing"]) for take in picture["takes"]} == {(3.0, False)}
+    files = [take["midi"] for take in picture["takes"]]
+    assert len(set(files)) == MOST_KEPT and all(path.exists() for path in files)
+    assert not any(take.midi and take.midi.exists() for take in first.takes), "the oldest went"
+    assert files[-1] == run.takes[-1].midi
+    assert session.open(scale).number != first.piece.number and not session.takes
+
+
 def test_another_piece_ends_the_run(session: Session, scale: Path) -> None:
     session.open(scale)
     run = session.prepare(LONG)
@@ -153,16 +175,18 @@ def test_another_piece_ends_the_run(session: Session, scale: Path) -> None:
         if run.takes and session.run:
             session.open(scale)
     picture = session.picture()
-    assert picture and picture["run"] is None
+    assert picture and not picture["takes"]
     assert not any(take.midi for take in run.takes)
 
 
 def test_an_earlier_start_cuts_and_says_so(session: Session, scale: Path) -> None:
     whole = session.open(scale)
-    (sentence,) = whole.sentences()
-    assert sentence.startswith("Primed by all ") and sentence.endswith("6.0 s.")
-    piece = session.begin_at(3.0)
-    assert next(piece.sentences()).endswith("3.0 s.")
+    assert list(whole.sentences()) == [
+        "größer 音.MID, 6.0 s",
+        "New takes go on from its end; the model hears all of it.",
+    ]
+    _, sentence = session.begin_at(3.0).sentences()
+    assert sentence == "New takes go on from 3.0 s; the model hears all that is before."
     run, _ = finish(session, SHORT)
     assert run.takes[0].midi
     assert read_midi(run.takes[0].midi).notes == 12 + run.takes[0].count
@@ -181,20 +205,47 @@ def test_all_that_can_be_heard_is_rendered(session: Session, scale: Path) -> Non
     session.open(scale)
     run, _ = finish(session, SHORT)
     list(session.render())
+    assert not session.sound, "nobody asked for it"
+    session.listen()
     assert session.sound and session.sound.read_bytes().startswith(b"RIFF")
     for take in run.takes:
         assert take.wav and take.midi and take.wav.name == take.midi.with_suffix(".wav").name
     assert not list(session.render()), "there is nothing left to render"
 
 
+def test_what_sounds_of_a_long_piece_is_bounded(
+    session: Session, scale: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A take sounds with the minute before it, the original around the cut, also where neither can be made whole."""
+    asked = []
+    monkeypatch.setattr(render, "wav_bytes", lambda midi, begin, end: asked.append((begin, end)) or b"RIFF")
+    scale.write_bytes(
+        build.midi(build.track(*build.melody(), (40 * 60 * 960, build.on(60)), (960, build.off(60))))
+    )
+    end = session.open(scale).whole.start
+    session.listen()
+    run, _ = finish(session, Request(seconds=1))
+    list(session.render())
+    assert asked == [(end - AROUND, end), (end - BEFORE, inf)]
+    assert [session.heard, run.takes[0].heard] == [begin for begin, _ in asked]
+    session.begin_at(end - 60)
+    assert session.sound, "what was made has it still"
+    session.begin_at(end - 20 * 60)
+    assert not session.sound
+    session.listen()
+    begin, last = asked[-1]
+    assert begin < end - 20 * 60 < last == begin + AROUND
+
+
 def test_without_sound_the_files_stay(session: Session, scale: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(midi: bytes) -> bytes:
+    def fail(midi: bytes, **_: float) -> bytes:
         raise render.RenderError("It is too quiet here.")
 
     monkeypatch.setattr(render, "wav_bytes", fail)
     session.open(scale)
     run, _ = finish(session, SHORT)
     list(session.render())
+    session.listen()
     assert session.trouble == run.takes[0].trouble == "It is too quiet here."
     assert run.takes[0].midi and run.takes[0].midi.exists()
 
@@ -240,6 +291,40 @@ def test_sessions_are_apart_and_leave_nothing(service: Service, scale: Path) -> 
     assert not path.exists() and not one.folder.exists()
     assert service.session("one").piece is None
     service.close("never opened")
+
+
+def test_a_tab_that_closes_while_its_sound_is_made_leaves_nothing(
+    service: Service, scale: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(*_: object, **__: object) -> bytes:
+        service.close("one")
+        return b"RIFF"
+
+    session = service.session("one")
+    session.open(scale)
+    finish(session, SHORT)
+    monkeypatch.setattr(render, "wav_bytes", close)
+    list(session.render())
+    assert session.closed and not session.folder.exists()
+    session = service.session("one")
+    session.open(scale)
+    session.listen()
+    assert session.closed and not session.folder.exists()
+
+
+def test_a_recording_is_told_the_way_and_karaoke_is_opened(session: Session, scale: Path) -> None:
+    sound = scale.with_name("take.MP3")
+    sound.write_bytes(b"ID3")
+    with pytest.raises(NotPossible, match="make a MIDI file of it first"):
+        session.open(sound)
+    assert session.open(scale.rename(scale.with_name("song.kar"))).midi.name == "song.kar"
+
+
+def test_another_piece_removes_the_files_of_the_one_before(session: Session, scale: Path) -> None:
+    session.open(scale)
+    run, _ = finish(session, SHORT)
+    session.open(scale)
+    assert not any(take.midi and take.midi.exists() for take in run.takes)
 
 
 def test_the_shipped_pieces_can_be_continued(session: Session) -> None:

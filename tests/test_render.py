@@ -124,6 +124,21 @@ def test_segments_join_without_a_seam() -> None:
     assert jumps[60 * RATE - 10 : 61 * RATE].max() <= 1.2 * jumps[58 * RATE : 60 * RATE - 10].max()
 
 
+@pytest.mark.parametrize(("begin", "end"), [(60.0, 90.0), (90.0, 100.0)])
+def test_a_part_sounds_as_it_does_in_the_whole(begin: float, end: float) -> None:
+    """One that begins where segments do is the same to the sample, another in level; no more of it is made."""
+    scale = [message for step in range(200) for message in note(40 + step % 40, ticks=SECOND // 2)]
+    data = song((0, control(64, 100)), *scale[:100], (0, control(64, 0)), *scale[100:])
+    whole, part = render(data), render(data, begin=begin, end=end)
+    assert len(part) == round((end - begin + TAIL) * RATE)
+    whole = whole[round(begin * RATE) :][: len(part) - RATE]
+    if not begin % SEGMENT:
+        np.testing.assert_array_equal(part[RATE : len(whole)], whole[RATE:])
+    for second in range(round(end - begin)):
+        levels = [decibels(audio, second, second + 1) for audio in (whole, part)]
+        assert levels[0] == pytest.approx(levels[1], abs=1.5)
+
+
 @pytest.mark.parametrize("extra", [-48, -1, 0, 1, 20, 60])
 def test_any_length_near_the_seam(extra: int) -> None:
     """Lengths, tail included, of just under and over one segment: none is lost or made up."""
@@ -162,6 +177,7 @@ def test_too_long_is_refused() -> None:
     data = song((0, on(60)), (MAX_SECONDS * SECOND + 480, off(60)))
     with pytest.raises(RenderError, match="lasts 31 minutes"):
         render(data)
+    assert len(render(data, begin=MAX_SECONDS - 2)) == round((2.5 + TAIL) * RATE), "a part of it can be heard"
 
 
 def test_what_is_no_midi_is_refused() -> None:
