@@ -1,6 +1,7 @@
 """What the page does, without the page: sessions, their runs, and the files these leave."""
 
 import json
+import secrets
 import shutil
 import threading
 import time
@@ -255,7 +256,9 @@ class Service:
 
     def session(self, key: str) -> Session:
         """The session of that key; a new one if there is none."""
-        return self._sessions.setdefault(key, Session(self.model, self.folder / f"session-{key}"))
+        # The visitor chose the key, and it may be a path; a folder has a name that nobody guesses.
+        folder = self.folder / f"session-{secrets.token_hex(16)}"
+        return self._sessions.setdefault(key, Session(self.model, folder))
 
     def close(self, key: str) -> None:
         """Stop what runs, and remove the session's files."""

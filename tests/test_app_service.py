@@ -242,6 +242,21 @@ def test_sessions_are_apart_and_leave_nothing(service: Service, scale: Path) -> 
     service.close("never opened")
 
 
+def test_a_key_that_is_a_path_leads_nowhere(service: Service, scale: Path, tmp_path: Path) -> None:
+    service.folder = tmp_path / "served"
+    other = tmp_path / "other"
+    (service.folder / "session-x").mkdir(parents=True)
+    other.mkdir()
+    for key in ("x/../../other", str(other)):
+        session = service.session(key)
+        session.open(scale)
+        finish(session, SHORT)
+        assert session.folder.parent == service.folder and session.folder.exists()
+        service.close(key)
+        assert not session.folder.exists()
+    assert other.exists() and not list(other.iterdir())
+
+
 def test_the_shipped_pieces_can_be_continued(session: Session) -> None:
     pieces = shipped()
     assert len(pieces) >= 4
