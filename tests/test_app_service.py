@@ -257,6 +257,24 @@ def test_a_key_that_is_a_path_leads_nowhere(service: Service, scale: Path, tmp_p
     assert other.exists() and not list(other.iterdir())
 
 
+def test_of_too_many_sessions_the_one_unused_longest_is_closed(
+    service: Service, scale: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.service.MOST_SESSIONS", 3)
+    busy, left, used = (service.session(key) for key in ("busy", "left", "used"))
+    busy.open(scale)
+    run = busy.prepare(SHORT)
+    run.waiting = False
+    left.folder.mkdir()
+    assert service.session("left") is left and service.session("used") is used
+    service.session("fourth")
+    assert left.closed and not left.folder.exists()
+    assert not busy.closed and service.session("used") is used
+    run.running = False
+    service.session("fifth")
+    assert busy.closed and run.stopping.is_set() and not used.closed
+
+
 def test_the_shipped_pieces_can_be_continued(session: Session) -> None:
     pieces = shipped()
     assert len(pieces) >= 4
