@@ -16,6 +16,7 @@ from perceiver_ar.continuation import Request
 STATIC = Path(__file__).parent / "static"
 LONGEST = 300
 MOST_TAKES = 4
+SEEDS = 2**31
 DEFAULTS = Request()
 PLACE = "start"
 SHOWN = 10
@@ -138,7 +139,7 @@ def _choosing(service: Service, parts: Parts) -> None:
             return *shown(session, session.open(Path(upload)) if upload else session.chosen()), None
 
     def open_shipped(number: str | None, request: gr.Request) -> Any:
-        """Open one of the pieces that ship with the program, given by its number."""
+        """Open one of the pieces that ship with the program, given by its number, a text."""
         if number is None:  # the list was left without a choice
             return gr.skip()
         session = service.session(request.session_hash or "")
@@ -146,7 +147,7 @@ def _choosing(service: Service, parts: Parts) -> None:
             return *shown(session, session.open(shipped()[int(number)].path)), None
 
     def begin_at(seconds: float, request: gr.Request) -> tuple[Any, ...]:
-        """Go on from this second of the file."""
+        """Go on from this second of the file that is open; from its last sound on, all of it is kept."""
         session = service.session(request.session_hash or "")
         with _sentences():
             piece = session.begin_at(seconds)
@@ -162,8 +163,12 @@ def _choosing(service: Service, parts: Parts) -> None:
         opened = event(function, source, [*outputs, other], api_name=name, **quiet)
         # The piece that is open stays, and what could not be opened must not look as if it were.
         opened.failure(lambda: None, None, source, queue=False, api_visibility="private", **quiet)
-        _with_sound(service, opened, roll)
-    start.input(begin_at, start, [roll, heard], api_name="start", trigger_mode="always_last", **quiet)
+        _with_sound(service, opened, roll, api_name="sound", api_visibility="private")
+    placed = {"trigger_mode": "always_last", "api_visibility": "private"}
+    start.input(begin_at, start, [roll, heard], **placed, **quiet)
+    # The API's own: the range and the value of the slider are those of no file yet, and it describes them as they are.
+    second = gr.Number(label="Second of the file that is open", visible=False)
+    second.input(begin_at, second, [roll, heard], api_name="start", **quiet)
 
 
 def _continuing(service: Service, parts: Parts) -> None:
@@ -180,7 +185,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         locked: bool,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        number = seed if locked and seed is not None else secrets.randbelow(2**31)
+        number = seed if locked and seed is not None else secrets.randbelow(SEEDS)
         with _sentences():
             asked = _request(seconds, takes, temperature, top_p, min_p, number)
             prepared = service.session(request.session_hash or "").prepare(asked)
@@ -196,7 +201,6 @@ def _continuing(service: Service, parts: Parts) -> None:
         seed: float,
         request: gr.Request,
     ) -> Iterator[tuple[Any, str]]:
-        """Continue the piece that is open; the last result names the files."""
         session = service.session(request.session_hash or "")
         with _sentences():
             if prepared is None or not prepared.waiting:
@@ -217,6 +221,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         [ticket, *parts.settings],
         [parts.roll, parts.status],
         api_name="continue",
+        api_description=_told(parts.settings),
         show_progress="hidden",
         concurrency_id="model",
         concurrency_limit=1,
@@ -224,7 +229,7 @@ def _continuing(service: Service, parts: Parts) -> None:
     done.then(_idle, None, controls, queue=False, **quiet)
     done.failure(lambda: "", None, parts.status, queue=False, **quiet)
     parts.seed.input(lambda: True, None, parts.lock, queue=False, **quiet)  # who types one means it
-    _with_sound(service, done, parts.roll)
+    _with_sound(service, done, parts.roll, api_name="render")
     _stopping(service, parts)
 
 
@@ -243,8 +248,8 @@ def _stopping(service: Service, parts: Parts) -> None:
     parts.stop.click(stop, None, outputs, api_name="stop", queue=False, show_progress="hidden")
 
 
-def _with_sound(service: Service, event: Any, roll: gr.HTML) -> None:
-    """After `event`, render what can be heard."""
+def _with_sound(service: Service, event: Any, roll: gr.HTML, **named: Any) -> None:
+    """After `event`, render what can be heard; `named`: whether and how the API has it, which is once."""
 
     def render(request: gr.Request) -> Iterator[Any]:
         """Make the sound of all that has none yet."""
@@ -256,7 +261,7 @@ def _with_sound(service: Service, event: Any, roll: gr.HTML) -> None:
         render,
         None,
         roll,
-        api_name="render",
+        **named,
         show_progress="hidden",
         concurrency_id="sound",
         concurrency_limit=1,
@@ -305,6 +310,18 @@ def _request(
         int(value) if isinstance(value, float) and value.is_integer() else value for value in (takes, seed)
     ]
     return Request(seconds, whole[0], temperature, top_p, min_p, whole[1])
+
+
+def _told(settings: list[Component]) -> str:
+    """What the API says of a run, the limits of its settings included."""
+    sliders = [one for one in settings if isinstance(one, gr.Slider)]
+    return " ".join(
+        (
+            "Continue the piece that is open; the last result names the files.",
+            *(f"{one.label}: {one.minimum:g} to {one.maximum:g}." for one in sliders),
+            f"Seed: a whole number from 0 to {SEEDS - 1}.",
+        )
+    )
 
 
 def _lines(piece: Piece) -> str:
