@@ -1,6 +1,7 @@
 """The MIDI tab: what is on it, and what happens when it is used."""
 
 import html
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,19 @@ def _in_range(self: gr.Slider, payload: Any) -> float:
     return number
 
 
-# Not a subclass: beside the file of one Gradio writes another, with its types.
+def _one_of_these(self: gr.Dropdown, payload: Any) -> Any:
+    """A dropdown's value, or gr.Error."""
+    values = [value for _, value in self.choices]
+    if payload is not None and payload not in values:
+        asked = f"give one of {', '.join(map(repr, values))}, not {payload!r}"
+        raise gr.Error(f"{self.label}: {asked}.", duration=SHOWN, print_exception=False)
+    return payload
+
+
+# Not subclasses: beside the file of one Gradio writes another, with its types.
 gr.Slider.preprocess = _in_range
+gr.Number.preprocess = lambda self, payload: payload  # neither rounded nor refused before it can be named
+gr.Dropdown.preprocess = _one_of_these
 
 
 class Parts(NamedTuple):
@@ -146,11 +158,11 @@ def _choosing(service: Service, parts: Parts) -> None:
         with _sentences():
             return *shown(session, session.open(shipped()[int(number)].path)), None
 
-    def begin_at(seconds: float, request: gr.Request) -> tuple[Any, ...]:
+    def begin_at(seconds: Any, request: gr.Request) -> tuple[Any, ...]:
         """Go on from this second of the file that is open; from its last sound on, all of it is kept."""
         session = service.session(request.session_hash or "")
         with _sentences():
-            piece = session.begin_at(seconds)
+            piece = session.begin_at(_second(seconds))
         return _drawn(session), _lines(piece)
 
     outputs = [roll, heard, start, parts.status]
@@ -310,6 +322,13 @@ def _request(
         int(value) if isinstance(value, float) and value.is_integer() else value for value in (takes, seed)
     ]
     return Request(seconds, whole[0], temperature, top_p, min_p, whole[1])
+
+
+def _second(given: Any) -> float:
+    """A number, as it is given; ValueError if it is none."""
+    if not (isinstance(given, int | float) and -math.inf < given < math.inf):
+        raise ValueError(f"Give the second of the file to go on from as a number, not {given!r}.")
+    return given
 
 
 def _told(settings: list[Component]) -> str:

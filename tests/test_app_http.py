@@ -51,3 +51,18 @@ def test_the_api_says_what_it_takes(api: Api) -> None:
     assert not second["parameter_has_default"] and second["type"] == {"type": "number"}
     limits = "seconds): 5 to 300. Takes: 1 to 4. Temperature: 0 to 2. Top-p: 0.01 to 1. Min-p: 0 to 0.5. Seed: a whole"
     assert limits in said["/continue"]["description"]
+
+
+def test_what_has_the_wrong_type_gets_a_sentence(api: Api) -> None:
+    api.call("open_shipped", "0")
+    for second in ("abc", None, [1], float("nan"), float("inf")):
+        words = api.refused("start", second)
+        assert words == f"Give the second of the file to go on from as a number, not {second!r}."
+    for seed in (7.5, "7", "abc", None, [7], float("nan")):
+        assert (
+            api.refused("continue", 5, 1, 1.0, 1.0, 0.005, seed)
+            == f"seed must be a whole number, not {seed!r}"
+        )
+    for number in ("99", "-1", "abc", 3, ["0"], {}):
+        words = api.refused("open_shipped", number)
+        assert "give one of '0', '1'," in words and words.endswith(f"not {number!r}.")
