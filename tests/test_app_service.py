@@ -293,12 +293,16 @@ def test_a_piece_of_drums_and_piano_warns(session: Session, scale: Path) -> None
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1", "x"])
-def test_a_port_that_is_none_gets_a_sentence(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_none_gets_a_sentence(
+    port: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from app.__main__ import main
 
-    with pytest.raises(SystemExit):
-        main([f"--port={port}"])
-    assert f"'{port}' is no port: give a number from 1 to 65535" in capsys.readouterr().err
+    for arguments in ([f"--port={port}"], ["--model=nowhere"]):
+        monkeypatch.setenv("GRADIO_SERVER_PORT", port)
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert f"'{port}' is no port: give a number from 1 to 65535" in capsys.readouterr().err
 
 
 def test_programs_that_were_left_empty_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
