@@ -15,7 +15,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m app", description="Continue MIDI files in the browser.")
     parser.add_argument("--model", default=DEFAULT, metavar="NAME|PATH", help="(default: %(default)s)")
     parser.add_argument(
-        "--port", type=_port, help="(default: GRADIO_SERVER_PORT, or the first free from 7860)"
+        "--port",
+        type=_port,
+        default=os.environ.pop("GRADIO_SERVER_PORT", None),  # of which Gradio would say nothing clear
+        help="(default: GRADIO_SERVER_PORT, or the first free from 7860)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
     options = parser.parse_args(arguments)

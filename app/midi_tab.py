@@ -1,6 +1,7 @@
 """The MIDI tab: what is on it, and what happens when it is used."""
 
 import html
+import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from perceiver_ar.continuation import Request
 STATIC = Path(__file__).parent / "static"
 LONGEST = 300
 MOST_TAKES = 4
+SEEDS = 2**31
 DEFAULTS = Request()
 PLACE = "start"
 SHOWN = 10
@@ -36,8 +38,19 @@ def _in_range(self: gr.Slider, payload: Any) -> float:
     return number
 
 
-# Not a subclass: beside the file of one Gradio writes another, with its types.
+def _one_of_these(self: gr.Dropdown, payload: Any) -> Any:
+    """A dropdown's value, or gr.Error."""
+    values = [value for _, value in self.choices]
+    if payload is not None and payload not in values:
+        asked = f"give one of {', '.join(map(repr, values))}, not {payload!r}"
+        raise gr.Error(f"{self.label}: {asked}.", duration=SHOWN, print_exception=False)
+    return payload
+
+
+# Not subclasses: beside the file of one Gradio writes another, with its types.
 gr.Slider.preprocess = _in_range
+gr.Number.preprocess = lambda self, payload: payload  # neither rounded nor refused before it can be named
+gr.Dropdown.preprocess = _one_of_these
 
 
 class Parts(NamedTuple):
@@ -160,18 +173,18 @@ def _choosing(service: Service, parts: Parts) -> None:
                 raise
 
     def open_shipped(number: str | None, request: gr.Request) -> Any:
-        """Open one of the pieces that ship with the program, given by its number."""
+        """Open one of the pieces that ship with the program, given by its number, a text."""
         if number is None:  # the list was left without a choice
             return gr.skip()
         session = service.session(request.session_hash or "")
         with _sentences():
             return *shown(session, session.open(shipped()[int(number)].path)), None
 
-    def begin_at(seconds: float, request: gr.Request) -> tuple[Any, ...]:
-        """Go on from this second of the file."""
+    def begin_at(seconds: Any, request: gr.Request) -> tuple[Any, ...]:
+        """Go on from this second of the file that is open; from its last sound on, all of it is kept."""
         session = service.session(request.session_hash or "")
         with _sentences():
-            piece = session.begin_at(seconds)
+            piece = session.begin_at(_second(seconds))
         return _drawn(session), _lines(piece)
 
     outputs = [roll, heard, start, parts.status]
@@ -184,7 +197,11 @@ def _choosing(service: Service, parts: Parts) -> None:
         opened = event(function, source, [*outputs, other], api_name=name, **quiet)
         # The piece that is open stays, and what could not be opened must not look as if it were.
         opened.failure(lambda: None, None, source, queue=False, api_visibility="private", **quiet)
-    start.input(begin_at, start, [roll, heard], api_name="start", trigger_mode="always_last", **quiet)
+    placed = {"trigger_mode": "always_last", "api_visibility": "private"}
+    start.input(begin_at, start, [roll, heard], **placed, **quiet)
+    # The API's own: the range and the value of the slider are those of no file yet, and it describes them as they are.
+    second = gr.Number(label="Second of the file that is open", visible=False)
+    second.input(begin_at, second, [roll, heard], api_name="start", **quiet)
 
 
 def _continuing(service: Service, parts: Parts) -> None:
@@ -201,7 +218,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         locked: bool,
         request: gr.Request,
     ) -> tuple[Any, ...]:
-        number = seed if locked and seed is not None else secrets.randbelow(2**31)
+        number = seed if locked and seed is not None else secrets.randbelow(SEEDS)
         with _sentences():
             asked = _request(seconds, takes, temperature, top_p, min_p, number)
             prepared = service.session(request.session_hash or "").prepare(asked)
@@ -217,7 +234,6 @@ def _continuing(service: Service, parts: Parts) -> None:
         seed: float,
         request: gr.Request,
     ) -> Iterator[tuple[Any, str]]:
-        """Continue the piece that is open; the last result names the files."""
         session = service.session(request.session_hash or "")
         with _sentences():
             if prepared is None or not prepared.waiting:
@@ -238,6 +254,7 @@ def _continuing(service: Service, parts: Parts) -> None:
         [ticket, *parts.settings],
         [parts.roll, parts.status],
         api_name="continue",
+        api_description=_told(parts.settings),
         show_progress="hidden",
         concurrency_id="model",
         concurrency_limit=1,
@@ -330,6 +347,25 @@ def _request(
         int(value) if isinstance(value, float) and value.is_integer() else value for value in (takes, seed)
     ]
     return Request(seconds, whole[0], temperature, top_p, min_p, whole[1])
+
+
+def _second(given: Any) -> float:
+    """A number, as it is given; ValueError if it is none."""
+    if not (isinstance(given, int | float) and -math.inf < given < math.inf):
+        raise ValueError(f"Give the second of the file to go on from as a number, not {given!r}.")
+    return given
+
+
+def _told(settings: list[Component]) -> str:
+    """What the API says of a run, the limits of its settings included."""
+    sliders = [one for one in settings if isinstance(one, gr.Slider)]
+    return " ".join(
+        (
+            "Continue the piece that is open; the last result names the files.",
+            *(f"{one.label}: {one.minimum:g} to {one.maximum:g}." for one in sliders),
+            f"Seed: a whole number from 0 to {SEEDS - 1}.",
+        )
+    )
 
 
 def _lines(piece: Piece) -> str:

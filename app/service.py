@@ -1,6 +1,7 @@
 """What the page does, without the page: sessions, their runs, and the files these leave."""
 
 import json
+import secrets
 import shutil
 import threading
 import time
@@ -43,6 +44,8 @@ RECORDINGS = {
     ".wma",
 }
 NO_MUSIC = "Stopped before there was any music."
+MOST_SESSIONS = 30
+"""More are not kept: with the sound of what they made each may hold 50 MB and more."""
 NUMBERS = count(1)
 """Pieces and runs are numbered, so that the page sees when one is new."""
 
@@ -183,6 +186,11 @@ class Session:
         """End the run after the notes it is at; what was made by then is kept."""
         if self.run:
             self.run.stopping.set()
+
+    @property
+    def generating(self) -> bool:
+        """Whether a run is at work, rather than waiting for its turn."""
+        return self.run is not None and not (self.run.waiting or self.run.over)
 
     def carry_out(self, run: Run) -> Iterator[tuple[str, float]]:
         """Make the music; gives a line to read and the part that is done, 0 to 1."""
@@ -345,12 +353,22 @@ class Service:
     def __init__(self, model: str | Path, folder: Path) -> None:
         self.model, self.folder = Model(model), folder
         self._sessions: dict[str, Session] = {}
+        """Those used last come last."""
+        self._changing = threading.RLock()
 
     def session(self, key: str) -> Session:
-        """The session of that key; a new one if there is none."""
-        return self._sessions.setdefault(key, Session(self.model, self.folder / f"session-{key}"))
+        """The session of that key, or a new one; of too many the one that was not used longest is closed."""
+        with self._changing:
+            # The visitor chose the key, and it may be a path; a folder has a name that nobody guesses.
+            folder = self.folder / f"session-{secrets.token_hex(16)}"
+            session = self._sessions.pop(key, None) or Session(self.model, folder)
+            self._sessions[key] = session
+            if len(self._sessions) > MOST_SESSIONS:
+                self.close(next(old for old, other in self._sessions.items() if not other.generating))
+            return session
 
     def close(self, key: str) -> None:
         """Stop what runs, and remove the session's files."""
-        if session := self._sessions.pop(key, None):
-            session.close()
+        with self._changing:
+            if session := self._sessions.pop(key, None):
+                session.close()

@@ -45,6 +45,7 @@ def serve(service: Service, *, port: int | None = None, browser: bool = True) ->
             max_file_size=LARGEST_UPLOAD,
             footer_links=["api"],
             run_history=False,
+            state_session_capacity=1000,  # Gradio's own: 70 kB each, and far more than a service keeps
             # Fonts of the machine: nothing is fetched.
             theme=Base(
                 primary_hue="orange",

@@ -75,6 +75,14 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def scale(tmp_path: Path) -> Path:
+    """A small MIDI file with a name that is not plain."""
+    path = tmp_path / "größer 音.MID"
+    path.write_bytes(build.SCALE)
+    return path
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
     """A Playwright browser; `browser.new_page()` opens a tab."""

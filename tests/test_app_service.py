@@ -4,23 +4,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
 import jax
 import midi_builder as build
 import pytest
+from app_runs import SHORT, finish
 from midi_builder import BAD, GOOD, SCALE
 
 from app.model import Model, NotPossible
-from app.service import AROUND, BEFORE, MOST_KEPT, STOPPING, Run, Service, Session, shipped
+from app.service import AROUND, BEFORE, MOST_KEPT, STOPPING, Session, shipped
 from perceiver_ar import render
 from perceiver_ar.codecs.midi import MidiError, read_midi
 from perceiver_ar.continuation import Request
 
 ROOT = Path(__file__).parents[1]
-SHORT = Request(seconds=3, takes=2, seed=5)
 LONG = Request(seconds=600)
 
 
@@ -34,20 +33,6 @@ def model(small_model: Path) -> Model:
 @pytest.fixture
 def session(model: Model, tmp_path: Path) -> Session:
     return Session(model, tmp_path / "session")
-
-
-@pytest.fixture
-def scale(tmp_path: Path) -> Path:
-    path = tmp_path / "größer 音.MID"
-    path.write_bytes(SCALE)
-    return path
-
-
-def finish(session: Session, request: Request) -> tuple[Run, str]:
-    """Carry a run out; the run and its last line."""
-    run = session.prepare(request)
-    lines = [line for line, _ in session.carry_out(run)]
-    return run, lines[-1]
 
 
 def numbers(notes: str) -> list[int]:
@@ -272,46 +257,6 @@ def test_a_damaged_model_is_said(small_model: Path, tmp_path: Path, scale: Path)
         list(session.carry_out(session.prepare(SHORT)))
 
 
-@pytest.fixture
-def service(small_model: Path, tmp_path: Path) -> Iterator[Service]:
-    service = Service(small_model, tmp_path)
-    yield service
-    service.model.wait()
-
-
-def test_sessions_are_apart_and_leave_nothing(service: Service, scale: Path) -> None:
-    one, two = service.session("one"), service.session("two")
-    assert service.session("one") is one
-    one.open(scale)
-    assert two.piece is None
-    run, _ = finish(one, SHORT)
-    path = run.takes[0].midi
-    assert path and path.exists()
-    service.close("one")
-    assert not path.exists() and not one.folder.exists()
-    assert service.session("one").piece is None
-    service.close("never opened")
-
-
-def test_a_tab_that_closes_while_its_sound_is_made_leaves_nothing(
-    service: Service, scale: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def close(*_: object, **__: object) -> bytes:
-        service.close("one")
-        return b"RIFF"
-
-    session = service.session("one")
-    session.open(scale)
-    finish(session, SHORT)
-    monkeypatch.setattr(render, "wav_bytes", close)
-    list(session.render())
-    assert session.closed and not session.folder.exists()
-    session = service.session("one")
-    session.open(scale)
-    session.listen()
-    assert session.closed and not session.folder.exists()
-
-
 def test_a_recording_is_told_the_way_and_karaoke_is_opened(session: Session, scale: Path) -> None:
     sound = scale.with_name("take.MP3")
     sound.write_bytes(b"ID3")
@@ -345,12 +290,16 @@ def test_a_piece_of_drums_and_piano_warns(session: Session, scale: Path) -> None
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "-1", "x"])
-def test_a_port_that_is_none_gets_a_sentence(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_none_gets_a_sentence(
+    port: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from app.__main__ import main
 
-    with pytest.raises(SystemExit):
-        main([f"--port={port}"])
-    assert f"'{port}' is no port: give a number from 1 to 65535" in capsys.readouterr().err
+    for arguments in ([f"--port={port}"], ["--model=nowhere"]):
+        monkeypatch.setenv("GRADIO_SERVER_PORT", port)
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert f"'{port}' is no port: give a number from 1 to 65535" in capsys.readouterr().err
 
 
 def test_programs_that_were_left_empty_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
