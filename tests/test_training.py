@@ -377,17 +377,6 @@ def test_what_leaves_a_model_the_same_function() -> None:
     assert not same_function(tables, replace(tables, position_shape=(128,)))
 
 
-def test_another_model_is_refused_and_the_run_stays_as_it_was(archive: Path, tmp_path: Path) -> None:
-    train(CONFIG, Paths(tmp_path, (archive,)))
-    for other, match in (
-        (replace(CONFIG, model=replace(MODEL, heads=4)), "another model"),
-        (replace(CONFIG, optim=OptimConfig(name="muon", warmup=2)), "another model or optimiser"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            train(other, Paths(tmp_path, (archive,)))
-        assert read_config(tmp_path) == CONFIG
-
-
 def test_averaged_weights_are_measured(archive: Path, tmp_path: Path) -> None:
     """Of a part of 1/2 the average of six steps is close to the last weights, and not the same."""
     config = replace(CONFIG, optim=replace(CONFIG.optim, average=0.5))

@@ -15,7 +15,7 @@ import pytest
 
 from perceiver_ar.model import PerceiverAR, to_params
 from training.__main__ import main
-from training.config import OptimConfig, Paths, Stage
+from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.data.copy_task import CopyTask
 from training.data.music import Music
 from training.devices import Cluster, mesh
@@ -131,13 +131,47 @@ def test_a_stage_may_be_shorter_than_the_latents(tmp_path: Path) -> None:
     assert [line["step"] for line in looks] == [1, 2]
 
 
-def test_a_run_that_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_run_that_is_refused_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is refused before its data are looked at: the copy task has none, and says so."""
+    paths = Paths(tmp_path / "run", (tmp_path / "none.zip",))
     other = Path("assets/piano-small").resolve()
     with pytest.raises(ValueError, match="another config than the run's"):
-        train(SHORT, Paths(tmp_path, init=other))
+        train(SHORT, replace(paths, init=other))
+    with pytest.raises(FileNotFoundError, match="no model"):
+        train(SHORT, replace(paths, init=tmp_path / "none"))
     with pytest.raises(ValueError, match="pip install wandb"):
-        train(SHORT, Paths(tmp_path, wandb="project"))
-    assert not (tmp_path / "config.json").exists()
+        train(SHORT, replace(paths, wandb="project"))
+    with pytest.raises(ValueError, match="makes its own data"):
+        train(SHORT, paths)
+    monkeypatch.setattr("jax.device_count", lambda: 3)
+    with pytest.raises(ValueError, match="4 examples cannot be shared evenly by 3 devices"):
+        train(SHORT, paths)
+    assert not paths.workdir.exists()
+
+
+def test_a_refused_attempt_leaves_a_run_as_it_was(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths(shutil.copytree(run, tmp_path / "run"))
+    longer = replace(SHORT, steps=4)
+
+    def refused(config: TrainConfig, match: str, *data: Path) -> None:
+        with pytest.raises(ValueError, match=match):
+            train(config, replace(paths, data=data))
+        assert files(paths.workdir) == files(run)
+
+    none = tmp_path / "none.zip"
+    with monkeypatch.context() as patch:
+        patch.setattr("jax.device_count", lambda: 3)
+        refused(longer, "cannot be shared evenly by 3 devices", none)
+    refused(replace(longer, model=replace(SHORT.model, heads=1)), "another model", none)
+    refused(longer, "makes its own data", none)
+    refused(replace(longer, optim=OptimConfig(name="muon", warmup=2)), "another model or optimiser")
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """What a folder holds."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_licence_does_not_replace_a_card_unsaid(

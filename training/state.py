@@ -44,9 +44,15 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             best_fn=_merit,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+            create=False,  # but when something is saved
         )
         self._folder = (workdir / CHECKPOINTS).resolve()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    @property
+    def newest(self) -> int | None:
+        """The step of the newest one."""
+        return self._manager.latest_step()
 
     def save(self, state: State, nll: float = math.inf) -> None:
         """Begin to write `state` under its step, with its validation NLL if that is known; training may go on.
@@ -56,6 +62,7 @@ class Checkpoints:
         """
         args = ocp.args.StandardSave(state._asdict())
         with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
             # Before writing, since an array that no longer fits fails in threads of its own, with stacks of their own.
             if shutil.disk_usage(self._folder).free < optax.tree.size(state) * BYTES:
                 raise OSError("No space left")
@@ -87,7 +94,7 @@ class Checkpoints:
         Raises:
             ValueError: there is none, or it is of another model or optimiser than `config` describes.
         """
-        step = self._manager.best_step() if best else self._manager.latest_step()
+        step = self._manager.best_step() if best else self.newest
         wanted = placed_shapes(config, mesh)
         if step is None and not fresh:
             raise ValueError(f"{self._folder.parent} has no checkpoint yet: train for longer")

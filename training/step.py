@@ -129,12 +129,10 @@ class Steps:
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh, first: int) -> None:
-        stages = config.stages_from(first)
-        for stage in stages:
-            devices.rows(stage.batch)  # said now rather than when the stage begins
         self._pool = ThreadPoolExecutor(1)
         self._compile = {
-            (stage.batch, stage.context): partial(compiled, config, stage, mesh) for stage in stages
+            (stage.batch, stage.context): partial(compiled, config, stage, mesh)
+            for stage in config.stages_from(first)
         }
         # Processes that compile together must not differ in what they give up when a run is stopped.
         ahead = self._compile if jax.process_count() == 1 else {}
