@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
+from training.config import Paths
 from training.curves import curves
 from training.presets.copy_task_32 import TINY
 from training.state import write_config
@@ -15,7 +16,7 @@ from training.state import write_config
 def test_a_run_without_a_checkpoint_is_not_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_config(TINY, tmp_path)
+    write_config(TINY, Paths(tmp_path))
     assert main(["export", str(tmp_path), str(tmp_path / "out"), "--licence", "CC0-1.0"]) == 2
     assert "no checkpoint yet" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

@@ -1,5 +1,6 @@
 """What values of a run and of an evaluation are refused, and what of odd ones works."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from perceiver_ar.model import PerceiverAR, to_params
 from training.__main__ import main
+from training.card import model_card
 from training.config import OptimConfig, Paths, Stage, TrainConfig
 from training.data.copy_task import CopyTask
 from training.data.music import Music
@@ -23,7 +25,7 @@ from training.loop import train
 from training.metrics import read_metrics
 from training.optim import optimiser
 from training.presets.copy_task_32 import TINY
-from training.state import Checkpoints, write_config
+from training.state import Checkpoints, read_config, read_starts, write_config
 from training.step import new_state
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +71,7 @@ def test_a_damaged_checkpoint_is_told_in_a_sentence(tmp_path: Path) -> None:
         kept = Checkpoints(tmp_path)
         kept.save(new_state(SHORT)._replace(step=jnp.int32(step)), nll=1 / step)
         kept.close()
-    write_config(SHORT, tmp_path)
+    write_config(SHORT, Paths(tmp_path))
     for path in (tmp_path / "checkpoints/2/default/ocdbt.process_0/d").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     command = sys.executable, "-m", "training", "evaluate", str(tmp_path), "--split", "validation"
@@ -165,8 +167,45 @@ def test_a_refused_attempt_leaves_a_run_as_it_was(
         patch.setattr("jax.device_count", lambda: 3)
         refused(longer, "cannot be shared evenly by 3 devices", none)
     refused(replace(longer, model=replace(SHORT.model, heads=1)), "another model", none)
+    refused(replace(SHORT, steps=1), "has done 2 steps, more than --steps 1", none)
     refused(longer, "makes its own data", none)
     refused(replace(longer, optim=OptimConfig(name="muon", warmup=2)), "another model or optimiser")
+
+
+def test_a_run_keeps_what_it_did_before(tmp_path: Path) -> None:
+    """Its card counts with the batches that each step had, and lists the data that it read."""
+    first = Paths(tmp_path, (Path("here/one.zip"), Path("hf:some/texts")), init=Path("models/parent"))
+    then = replace(SHORT, steps=6, stages=(Stage(1.0, 8, 1),))
+    again = Paths(tmp_path, (Path("two.zip"),))
+    write_config(SHORT, first)
+    write_config(SHORT, first, first=1)
+    write_config(then, again, first=2)
+    write_config(then, again, first=3)
+    assert read_config(tmp_path) == then
+    assert [(one.step, one.config) for one in read_starts(tmp_path, 6)] == [(0, SHORT), (2, then)]
+    (tmp_path / "data").mkdir()
+    for source in ("one.zip", "hf:some/texts", "two.zip", "three.zip"):
+        manifest = {"source": source, "split": "train", "pieces": 7}
+        (tmp_path / "data" / f"{source.replace('/', '-')}.json").write_text(json.dumps(manifest))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "validation_nll": 1.5}\n')
+    card = model_card("Child", "CC0-1.0", tmp_path, 5, {})
+    assert f"5 steps, {2 * 4 * 16 + 3 * 8} predicted tokens at most" in card
+    assert "those of `models/parent`" in card and "windows of 32 tokens, at step 2" in card
+    assert [name in card for name in ("one.zip", "hf:some/texts", "two.zip", "three.zip")] == [True] * 3 + [
+        False
+    ]
+    earlier = model_card("Child", "CC0-1.0", tmp_path, 2, {})
+    assert f"{2 * 4 * 16} predicted" in earlier and "two.zip" not in earlier
+    # A run that begins again has done nothing before.
+    write_config(then, again)
+    assert [(one.step, one.init) for one in read_starts(tmp_path, 6)] == [(0, None)]
+
+
+def test_a_config_of_a_run_from_before_it_had_a_past_is_read(tmp_path: Path) -> None:
+    write_config(SHORT, Paths(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps(SHORT.to_dict()))
+    write_config(SHORT, Paths(tmp_path), first=2)
+    assert [(one.step, one.data) for one in read_starts(tmp_path, 6)] == [(0, None), (2, ())]
 
 
 def files(folder: Path) -> dict[Path, bytes]:

@@ -63,7 +63,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
     if initial:
         state = _begin_with(state, jax.device_put(initial, devices.placed(initial, mesh, config.shard)))
     if first_process:  # not before all that may be refused, so that a refused attempt leaves a run as it was
-        write_config(config, paths.workdir)
+        write_config(config, paths, first)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
     losses, meter = _Losses(config), Meter(config)
@@ -165,11 +165,17 @@ def _checked(config: TrainConfig, paths: Paths, first: int) -> Params | None:
     """The weights that a run begins with if not with new ones, when all is checked that can be without data, which may
     take hours to prepare.
     """
+    if first > config.steps:
+        raise ValueError(
+            f"the run in {paths.workdir} has done {first} steps, more than --steps {config.steps}: give more of them, "
+            "or another --workdir"
+        )
     check_wandb(paths)
     for stage in config.stages_from(first):
         devices.rows(stage.batch)
     check_codec(config, paths.workdir)
-    check_model(config, paths.workdir)
+    if first:
+        check_model(config, paths.workdir)
     if first or not paths.init:
         return None
     found = load(paths.init)

@@ -6,11 +6,13 @@ import json
 import logging
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -18,13 +20,15 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
 
-from perceiver_ar.checkpoint import CODEC
+from perceiver_ar.checkpoint import CODEC, CONFIG
 from perceiver_ar.config import ModelConfig
-from training.config import TrainConfig
+from training.config import Paths, TrainConfig
 from training.step import State, placed_shapes, placed_state
 
 CHECKPOINTS = "checkpoints"
 """Folder in a run's workdir."""
+BEFORE = "before"
+"""Field of a run's `config.json`: what it did before it went on in another way, oldest first."""
 VALIDATION = "validation_nll"
 WHILE_READING = 1.0
 """Seconds without a word, after which all that was still read of a damaged checkpoint has failed."""
@@ -134,33 +138,70 @@ def _disabled(logger: logging.Logger) -> Iterator[None]:
         logger.disabled = before
 
 
-def read_config(workdir: Path) -> TrainConfig:
-    """The config of a run; ValueError if the folder holds none, or as in `check_codec`."""
+class Start(NamedTuple):
+    """How a run began, or went on from a step in another way than before."""
+
+    step: int
+    """The number of steps that were done."""
+    config: TrainConfig
+    data: tuple[str, ...] | None
+    """As `Paths` has them; None: not known, of a run from before this was kept."""
+    init: str | None
+    """The model whose weights the run began with, if not with new ones."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict that JSON can hold."""
+        return self.config.to_dict() | {"from_step": self.step, "data": self.data, "init": self.init}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Start":
+        """What `to_dict` wrote."""
+        fields = dict(values)
+        step, data, init = fields.pop("from_step", 0), fields.pop("data", None), fields.pop("init", None)
+        return cls(step, TrainConfig.from_dict(fields), None if data is None else tuple(data), init)
+
+
+def read_starts(workdir: Path, step: int) -> list[Start]:
+    """What made the first `step` steps of a run, oldest first; ValueError if the folder holds none."""
     try:
-        config = TrainConfig.from_dict(json.loads((workdir / "config.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        now = json.loads((workdir / CONFIG).read_text())
+        starts = [Start.from_dict(one) for one in [*now.pop(BEFORE, []), now]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{workdir} holds no training run: {error}") from error
+    return [one for one in starts if one.step < step]
+
+
+def read_config(workdir: Path) -> TrainConfig:
+    """The newest config of a run; ValueError as in `read_starts` and `check_codec`."""
+    config = read_starts(workdir, sys.maxsize)[-1].config
     check_codec(config, workdir)
     return config
 
 
-def write_config(config: TrainConfig, workdir: Path) -> None:
-    """The resolved config as `config.json`, and what makes its tokens as `codec.json`, beside the checkpoints."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    for name, values in (("config.json", config.to_dict()), (CODEC, config.domain.codec.to_dict())):
-        (workdir / name).write_text(json.dumps(values, indent=1) + "\n")
+def write_config(config: TrainConfig, paths: Paths, first: int = 0) -> None:
+    """What a run does from the step `first` on as `config.json`, with all that it did before, and what makes its tokens
+    as `codec.json`, beside the checkpoints.
+    """
+    starts = read_starts(paths.workdir, first) if first else []
+    init = starts[-1].init if starts else paths.init and str(paths.init)
+    now = Start(first, config, tuple(map(str, paths.data)), init)
+    if not starts or starts[-1]._replace(step=first) != now:
+        starts.append(now)
+    *before, last = [one.to_dict() for one in starts]
+    paths.workdir.mkdir(parents=True, exist_ok=True)
+    for name, values in ((CONFIG, last | {BEFORE: before}), (CODEC, config.domain.codec.to_dict())):
+        unfinished = paths.workdir / f"{name}.new"  # a crash or a full disk must not take what is there
+        unfinished.write_text(json.dumps(values, indent=1) + "\n")
+        unfinished.replace(paths.workdir / name)
 
 
 def check_model(config: TrainConfig, workdir: Path) -> None:
     """Refuse to go on with a model that computes something else from the same parameters.
 
     Raises:
-        ValueError: the run in this folder has another model than `config` describes.
+        ValueError: the run in this folder has another model than `config` describes, or has lost its config.
     """
-    try:
-        before = read_config(workdir).model
-    except ValueError:
-        return  # no run yet, or one that was never written whole
+    before = read_config(workdir).model
     if not same_function(before, config.model):
         raise ValueError(
             f"the run in {workdir} has another model: give the same --model options as it began with, or another "
