@@ -77,8 +77,8 @@ def test_a_damaged_checkpoint_is_told_in_a_sentence(tmp_path: Path) -> None:
     command = sys.executable, "-m", "training", "evaluate", str(tmp_path), "--split", "validation"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 2 and line.startswith("error: the checkpoint of step 2 was made ")
-    assert f"or is damaged: then delete {tmp_path.resolve() / 'checkpoints/2'}" in line
+    assert done.returncode == 2 and line.startswith("error: the checkpoint of step 2 is damaged")
+    assert f": delete {tmp_path.resolve() / 'checkpoints/2'}" in line
     shutil.rmtree(tmp_path / "checkpoints/2")
     assert int(Checkpoints(tmp_path).read(SHORT, mesh(), fresh=False).step) == 1
 
@@ -169,7 +169,9 @@ def test_a_refused_attempt_leaves_a_run_as_it_was(
     refused(replace(longer, model=replace(SHORT.model, heads=1)), "another model", none)
     refused(replace(SHORT, steps=1), "has done 2 steps, more than --steps 1", none)
     refused(longer, "makes its own data", none)
-    refused(replace(longer, optim=OptimConfig(name="muon", warmup=2)), "another model or optimiser")
+    for optim in (OptimConfig(name="muon", warmup=2), OptimConfig(warmup=2, average=0.5)):
+        found = f"has --optim.name adam and --optim.average 0, and cannot go on with {optim.name} and {optim.average:g}"
+        refused(replace(longer, optim=optim), found, none)
 
 
 def test_a_run_keeps_what_it_did_before(tmp_path: Path) -> None:

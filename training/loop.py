@@ -25,7 +25,7 @@ from training.data.domain import Sequences
 from training.data.splits import first_with_split
 from training.evaluate import score, spread, windows
 from training.metrics import Live, Metrics, check_wandb
-from training.state import VALIDATION, Checkpoints, check_codec, check_model, same_function, write_config
+from training.state import VALIDATION, Checkpoints, check_codec, check_run, same_function, write_config
 from training.step import State, Steps
 
 EVERY = 50
@@ -175,7 +175,7 @@ def _checked(config: TrainConfig, paths: Paths, first: int) -> Params | None:
         devices.rows(stage.batch)
     check_codec(config, paths.workdir)
     if first:
-        check_model(config, paths.workdir)
+        check_run(config, paths.workdir)
     if first or not paths.init:
         return None
     found = load(paths.init)

@@ -96,7 +96,7 @@ class Checkpoints:
         """The newest state, or the best one, on the mesh's devices; where there is none a new one if it may be `fresh`.
 
         Raises:
-            ValueError: there is none, or it is of another model or optimiser than `config` describes.
+            ValueError: there is none, or it is damaged, if the run is one that `config` fits (`check_run`).
         """
         step = self._manager.best_step() if best else self.newest
         wanted = placed_shapes(config, mesh)
@@ -107,8 +107,7 @@ class Checkpoints:
         if restored := self._restored(step, wanted):
             return restored
         raise ValueError(
-            f"the checkpoint of step {step} was made with another model or optimiser, or is damaged: then delete "
-            f"{self._folder / str(step)}, to go on from the one before"
+            f"the checkpoint of step {step} is damaged: delete {self._folder / str(step)}, to go on from the one before"
         )
 
     def _restored(self, step: int, wanted: State) -> State | None:
@@ -195,17 +194,25 @@ def write_config(config: TrainConfig, paths: Paths, first: int = 0) -> None:
         unfinished.replace(paths.workdir / name)
 
 
-def check_model(config: TrainConfig, workdir: Path) -> None:
-    """Refuse to go on with a model that computes something else from the same parameters.
+def check_run(config: TrainConfig, workdir: Path) -> None:
+    """Refuse to go on with a model that computes something else from the same parameters, or with an optimiser that
+    keeps something else.
 
     Raises:
-        ValueError: the run in this folder has another model than `config` describes, or has lost its config.
+        ValueError: the run in this folder has another model or optimiser than `config` describes, or has lost its
+            config.
     """
-    before = read_config(workdir).model
-    if not same_function(before, config.model):
+    before = read_config(workdir)
+    if not same_function(before.model, config.model):
         raise ValueError(
             f"the run in {workdir} has another model: give the same --model options as it began with, or another "
             "--workdir"
+        )
+    was, now = before.optim, config.optim
+    if (was.name == "muon") != (now.name == "muon") or bool(was.average) != bool(now.average):
+        raise ValueError(
+            f"the run in {workdir} has --optim.name {was.name} and --optim.average {was.average:g}, and cannot go on "
+            f"with {now.name} and {now.average:g}: give these options as it began with, or another --workdir"
         )
 
 
