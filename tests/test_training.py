@@ -204,7 +204,7 @@ def test_a_run_that_diverges_stops_and_says_so(archive: Path, tmp_path: Path) ->
     wild = TrainConfig(
         **{**_fields(CONFIG), "optim": OptimConfig(rate=1e30, warmup=0, clip=1e30), "save_every": 1}
     )
-    with pytest.raises(Diverged, match="last checkpoint"):
+    with pytest.raises(Diverged, match=r"became nan at step 1: .* there is no checkpoint yet"):
         train(wild, Paths(tmp_path, (archive,)))
 
 
@@ -220,9 +220,9 @@ def test_a_loss_that_is_worse_than_guessing_stops_the_run(
 def test_a_gradient_that_is_lost_is_not_saved(archive: Path, tmp_path: Path) -> None:
     """The loss is still a number where the weights that follow from it are none."""
     wild = replace(CONFIG, optim=OptimConfig(rate=float("inf"), warmup=0), save_every=1)
-    with pytest.raises(Diverged, match="step 1"):
+    with pytest.raises(Diverged, match=r"step 1: .*; there is no checkpoint yet"):
         train(wild, Paths(tmp_path, (archive,)))
-    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_there(

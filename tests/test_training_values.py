@@ -210,6 +210,15 @@ def test_a_config_of_a_run_from_before_it_had_a_past_is_read(tmp_path: Path) -> 
     assert [(one.step, one.data) for one in read_starts(tmp_path, 6)] == [(0, None), (2, ())]
 
 
+def test_a_run_that_diverged_says_which_checkpoints_there_are(run: Path) -> None:
+    looks = {line["step"]: line["validation_nll"] for line in read_metrics(run) if "validation_nll" in line}
+    best = int(min(looks, key=looks.__getitem__))
+    said = Checkpoints(run).kept()
+    assert said.startswith(
+        f"there are checkpoints of steps 1, 2, with the lowest validation NLL at step {best}: "
+    )
+
+
 def files(folder: Path) -> dict[Path, bytes]:
     """What a folder holds."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -35,7 +35,7 @@ MARGIN = 1.0
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number, or worse than guessing; the last good checkpoint was kept."""
+    """The loss is no longer a number, or worse than guessing; which checkpoints there are is said."""
 
 
 class Stopped(RuntimeError):
@@ -66,7 +66,7 @@ def train(config: TrainConfig, paths: Paths) -> State:
         write_config(config, paths, first)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
-    losses, meter = _Losses(config), Meter(config)
+    losses, meter = _Losses(config, checkpoints), Meter(config)
     live = Live(console, config, meter, first)
     with (
         Metrics(paths, config, first) as metrics,
@@ -103,7 +103,8 @@ def train(config: TrainConfig, paths: Paths) -> State:
 class _Losses:
     """The losses of a run, each known a step later: so a fast device never waits for its next step to be sent to it."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
         self.recent: deque[float] = deque(maxlen=EVERY)
         self._sure = config.optim.warmup + EVERY
         self._guessing = math.log(config.model.vocab_size)
@@ -127,15 +128,17 @@ class _Losses:
     def _know(self, loss: jax.Array, number: int) -> None:
         value = float(loss)
         if not np.isfinite(value):
-            raise Diverged(f"the loss became {value} at step {number}; the last checkpoint is good")
+            raise self._diverged(f"the loss became {value} at step {number}")
         self.recent.append(value)
         mean = float(np.mean(self.recent))
         if number > self._sure and len(self.recent) == EVERY and mean > self._guessing + MARGIN:
-            raise Diverged(
+            raise self._diverged(
                 f"the loss has been {mean:.2f} nats for {EVERY} steps at step {number}, and guessing has "
-                f"{self._guessing:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept: "
-                "delete those that are newer to go on from it"
+                f"{self._guessing:.2f}"
             )
+
+    def _diverged(self, how: str) -> Diverged:
+        return Diverged(f"{how}: give a lower rate or a longer warm-up; {self._checkpoints.kept()}")
 
 
 @contextmanager

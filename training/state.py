@@ -77,6 +77,20 @@ class Checkpoints:
         with self._writing():
             self._manager.wait_until_finished()
 
+    def kept(self) -> str:
+        """In words: which there are, when everything is written, and what to do if the newest is no good."""
+        self.close()
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            return "there is no checkpoint yet"
+        measured = {step: (self._manager.metrics(step) or {}).get(VALIDATION, math.inf) for step in steps}
+        best = min(steps, key=measured.__getitem__)
+        lowest = f", with the lowest validation NLL at step {best}" if measured[best] < math.inf else ""
+        return (
+            f"there are checkpoints of steps {', '.join(map(str, steps))}{lowest}: the same command goes on from the "
+            "newest, so delete those that are no good"
+        )
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
