@@ -373,6 +373,7 @@ def test_what_leaves_a_model_the_same_function() -> None:
     more = replace(MODEL, latents=32, dtype="bfloat16", remat=True, position_shape=(128,))
     assert same_function(MODEL, more) and same_function(more, MODEL)
     assert not same_function(MODEL, replace(MODEL, rotary_fraction=1.0))
+    assert not same_function(MODEL, replace(MODEL, position_shape=(8, 8)))
     tables = replace(MODEL, position="learned")
     assert not same_function(tables, replace(tables, position_shape=(128,)))
 

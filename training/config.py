@@ -47,7 +47,8 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0
-    """Decoupled decay of the matrices, a part of the rate."""
+    """Decoupled decay, a part of the rate: by Adam of all weights but the norms', the embedding, the head and tables
+    of positions included; by `muon` of the blocks' matrices alone."""
     clip: float = 1.0
     """Largest global norm of a gradient; inf: any."""
     z_loss: float = 1e-4
@@ -160,7 +161,7 @@ class Paths:
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
     data: tuple[Path, ...] = ()
-    """Archives, folders or `hf:NAME`; the first validation split among them is the run's. None: data that are made."""
+    """Archives, folders or `hf:NAME`; the first validation split among them is the run's. Empty: data that are made."""
     init: Path | None = None
     """Folder of a model whose weights a new run begins with."""
     wandb: str | None = None

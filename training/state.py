@@ -234,8 +234,8 @@ def same_function(one: ModelConfig, other: ModelConfig) -> bool:
     """Whether two models compute the same from the same parameters, up to rounding and for as many latents."""
     free = ["latents", "dtype", "cache_dtype", "remat", "dropout", "cross_attend_dropout"]
     if other.position != "learned":
-        free.append("position_shape")  # of tables that there are none of
-    return replace(one, **{name: getattr(other, name) for name in free}) == other
+        free.append("position_shape")  # lengths of tables that there are none of
+    return one.axes == other.axes and replace(one, **{name: getattr(other, name) for name in free}) == other
 
 
 def check_codec(config: TrainConfig, workdir: Path) -> None:
