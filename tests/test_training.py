@@ -246,6 +246,8 @@ def test_impossible_runs_are_refused() -> None:
         TrainConfig(**{**fields, "stages": (Stage(1.0, 128, 2),)})
     with pytest.raises(ValueError, match=r"392 tokens and its data 391: set --model.vocab-size 391"):
         TrainConfig(**{**fields, "model": replace(MODEL, vocab_size=392)})
+    with pytest.raises(ValueError, match=r"each axis of the data's positions, 1 in all, not \(8, 8\)"):
+        TrainConfig(**{**fields, "model": replace(MODEL, position_shape=(8, 8))})
     with pytest.raises(ValueError, match="warm-up and decay"):
         TrainConfig(**{**fields, "steps": 3})
 

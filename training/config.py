@@ -124,6 +124,11 @@ class TrainConfig:
                 f"the model has {self.model.vocab_size} tokens and its data {tokens}: "
                 f"set --model.vocab-size {tokens}"
             )
+        if self.model.axes != (axes := self.domain.codec.positions(0, 1).shape[1]):
+            raise ValueError(
+                f"--model.position-shape must give a length for each axis of the data's positions, {axes} in all, "
+                f"not {self.model.position_shape}"
+            )
         if self.optim.warmup + self.optim.decay > self.steps:
             raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
 

@@ -111,11 +111,10 @@ def compiled(config: TrainConfig, stage: Stage, mesh: Mesh) -> jax.stages.Compil
         ValueError: the devices do not divide the batch.
     """
     devices.rows(stage.batch)
-    axes = config.domain.codec.positions(0, 1).shape[1]
     latents = min(config.model.latents, stage.context)
     batch = [
         jax.ShapeDtypeStruct((stage.batch, *rest), jnp.int32, sharding=devices.by_example(mesh))
-        for rest in ((stage.context,), (stage.context, axes), (latents,))
+        for rest in ((stage.context,), (stage.context, config.model.axes), (latents,))
     ]
     program = make_step(config, mesh).lower(placed_shapes(config, mesh), *batch).compile()
     memory.give_back()  # of what the compiler took, a large part of all that a step needs
