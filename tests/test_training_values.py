@@ -87,7 +87,7 @@ def test_weight_decay_leaves_norms_alone() -> None:
     update = optimiser(OptimConfig(name="adamw", rate=0.1, warmup=0, weight_decay=0.5), 10)
     params = to_params(PerceiverAR(TINY.model, jax.random.key(0)))
     still = jax.tree.map(jnp.zeros_like, params)
-    updates = update.update(still, update.init(params), params)[0]
+    updates = jax.jit(update.update)(still, update.init(params), params)[0]
     after = jax.tree.leaves(optax.apply_updates(params, updates))
     for (path, before), now in zip(jax.tree_util.tree_leaves_with_path(params), after, strict=True):
         shrinks = path[-1].key not in {"scale", "offset"}
