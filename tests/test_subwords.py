@@ -20,6 +20,7 @@ from perceiver_ar import checkpoint
 from perceiver_ar.codecs.text import TextCodec, _pieces
 from perceiver_ar.config import FIRST_DATA
 from training.__main__ import main
+from training.config import Paths
 from training.data.store import AHEAD, in_order
 from training.data.text import Text, learn_subwords
 from training.presets import books, wikitext103
@@ -123,8 +124,8 @@ def test_a_run_keeps_to_its_subwords(
         domain=Text(subwords=str(learned)),
         model=replace(books.TINY.model, vocab_size=SIZE + FIRST_DATA),
     )
-    write_config(config, tmp_path)
-    write_config(config, tmp_path)
+    write_config(config, Paths(tmp_path))
+    write_config(config, Paths(tmp_path))
     assert read_config(tmp_path) == config
     other = tmp_path / "other.model"
     other.write_bytes(learn_subwords(HELD_OUT.splitlines() + TEXT.splitlines()[:90], SIZE))

@@ -45,6 +45,8 @@ CONFIG = TrainConfig(
     evaluate_every=6,
     evaluate_windows=4,
 )
+ONE_STAGE = replace(CONFIG, stages=(Stage(1.0, 64, 2),))
+"""For what needs no second shape of batch, since compiling a step is most of a run's time."""
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,7 @@ def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
     update = optimiser(OptimConfig(name="muon", muon_rate=1.0, warmup=0), 10)
     params = to_params(PerceiverAR(MODEL, jax.random.key(0)))
     gradients = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
-    updates: Any = update.update(gradients, update.init(params), params)[0]
+    updates: Any = jax.jit(update.update)(gradients, update.init(params), params)[0]
     for matrix in updates["layers"]["attention"]["query"]:
         values = jnp.linalg.svd(matrix, compute_uv=False)
         assert float(values.min()) > 0.5 and float(values.max()) < 1.5
@@ -172,7 +174,8 @@ def test_muon_makes_the_update_of_a_block_matrix_orthogonal() -> None:
 
 def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) -> None:
     whole, parts = (Paths(tmp_path / name, (archive,)) for name in ("whole", "parts"))
-    expected = train(CONFIG, whole)
+    config = replace(CONFIG, optim=replace(CONFIG.optim, average=0.5))
+    expected = train(config, whole)
 
     def signalled(pieces: Pieces, config: TrainConfig, first: int, real=crops.batches):
         for number, batch in enumerate(real(pieces, config, first), first):
@@ -183,28 +186,24 @@ def test_stopping_and_resuming_changes_nothing(archive: Path, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.loop.batches", signalled)
         with pytest.raises(Stopped, match="at step 4 and saved"):
-            train(CONFIG, parts)
-    assert int(Checkpoints(parts.workdir).read(CONFIG, mesh()).step) == 4
-    found = train(CONFIG, parts)
+            train(config, parts)
+    assert int(Checkpoints(parts.workdir).read(config, mesh()).step) == 4
+    found = train(config, parts)
     assert int(found.step) == int(expected.step) == CONFIG.steps
     for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         assert np.array_equal(a, b)
-    assert read_config(whole.workdir) == CONFIG
+    assert read_config(whole.workdir) == config
     metrics = read_metrics(whole.workdir)
     assert metrics[-1]["step"] == CONFIG.steps and 3 < metrics[-1]["validation_nll"] < 8
-    with pytest.raises(ValueError, match="another model or optimiser"):
-        train(TrainConfig(**{**_fields(CONFIG), "optim": OptimConfig(name="muon", warmup=2, decay=2)}), whole)
-
-
-def _fields(config: TrainConfig) -> dict:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+    # Of a part of 1/2 the average of six steps is close to the last weights, and not the same.
+    assert found.weights is found.average
+    far = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), found.average, found.params)
+    assert 0 < max(jax.tree.leaves(far)) < 1e-2
 
 
 def test_a_run_that_diverges_stops_and_says_so(archive: Path, tmp_path: Path) -> None:
-    wild = TrainConfig(
-        **{**_fields(CONFIG), "optim": OptimConfig(rate=1e30, warmup=0, clip=1e30), "save_every": 1}
-    )
-    with pytest.raises(Diverged, match="last checkpoint"):
+    wild = replace(ONE_STAGE, optim=OptimConfig(rate=1e30, warmup=0, clip=1e30), save_every=1)
+    with pytest.raises(Diverged, match=r"became nan at step 1: .* there is no checkpoint yet"):
         train(wild, Paths(tmp_path, (archive,)))
 
 
@@ -212,23 +211,23 @@ def test_a_loss_that_is_worse_than_guessing_stops_the_run(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.loop.EVERY", 2)
-    wild = replace(CONFIG, optim=OptimConfig(rate=3.0, warmup=1), steps=40)
+    wild = replace(ONE_STAGE, optim=OptimConfig(rate=3.0, warmup=1), steps=40, evaluate_every=40)
     with pytest.raises(Diverged, match=r"guessing has 5\.97.*lower rate"):
         train(wild, Paths(tmp_path, (archive,)))
 
 
 def test_a_gradient_that_is_lost_is_not_saved(archive: Path, tmp_path: Path) -> None:
     """The loss is still a number where the weights that follow from it are none."""
-    wild = replace(CONFIG, optim=OptimConfig(rate=float("inf"), warmup=0), save_every=1)
-    with pytest.raises(Diverged, match="step 1"):
+    wild = replace(ONE_STAGE, optim=OptimConfig(rate=float("inf"), warmup=0), save_every=1)
+    with pytest.raises(Diverged, match=r"step 1: .*; there is no checkpoint yet"):
         train(wild, Paths(tmp_path, (archive,)))
-    assert not [path for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_there(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(CONFIG, save_every=2)
+    config = replace(ONE_STAGE, save_every=2)
     free = iter([10**9, 10**9, 1000])
     monkeypatch.setattr("training.state.shutil.disk_usage", lambda _: SimpleNamespace(free=next(free)))
     with pytest.raises(OSError, match=r"the disk is full; those that were written before are whole"):
@@ -239,13 +238,15 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_there(
 
 
 def test_impossible_runs_are_refused() -> None:
-    fields = _fields(CONFIG)
+    fields = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
     with pytest.raises(ValueError, match="stages"):
         TrainConfig(**{**fields, "stages": (Stage(0.5, 32, 2),)})
     with pytest.raises(ValueError, match="exceeds the model's"):
         TrainConfig(**{**fields, "stages": (Stage(1.0, 128, 2),)})
     with pytest.raises(ValueError, match=r"392 tokens and its data 391: set --model.vocab-size 391"):
         TrainConfig(**{**fields, "model": replace(MODEL, vocab_size=392)})
+    with pytest.raises(ValueError, match=r"each axis of the data's positions, 1 in all, not \(8, 8\)"):
+        TrainConfig(**{**fields, "model": replace(MODEL, position_shape=(8, 8))})
     with pytest.raises(ValueError, match="warm-up and decay"):
         TrainConfig(**{**fields, "steps": 3})
 
@@ -311,7 +312,7 @@ def test_a_look_at_the_split_is_spread_over_it(pieces: Pieces) -> None:
 def test_train_export_evaluate_and_begin_again(
     archive: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = train(CONFIG, Paths(tmp_path / "run", (archive,)))
+    state = train(ONE_STAGE, Paths(tmp_path / "run", (archive,)))
     folder = tmp_path / "model"
     export = ["export", str(tmp_path / "run"), str(folder)]
     assert main(export) == 2 and not folder.exists()
@@ -362,7 +363,7 @@ def test_train_export_evaluate_and_begin_again(
     assert json.loads(capsys.readouterr().out)["nll"] == pytest.approx(found["nll"], abs=1e-2)
 
     start = new_state(CONFIG)
-    short = TrainConfig(**{**_fields(CONFIG), "optim": OptimConfig(rate=0.0, warmup=0)})
+    short = replace(ONE_STAGE, optim=OptimConfig(rate=0.0, warmup=0), steps=1)
     again = train(short, Paths(tmp_path / "again", (archive,), init=folder))
     for a, b in zip(*map(jax.tree.leaves, (again.params, to_params(exported.model))), strict=True):
         assert np.array_equal(a, b)
@@ -373,25 +374,6 @@ def test_what_leaves_a_model_the_same_function() -> None:
     more = replace(MODEL, latents=32, dtype="bfloat16", remat=True, position_shape=(128,))
     assert same_function(MODEL, more) and same_function(more, MODEL)
     assert not same_function(MODEL, replace(MODEL, rotary_fraction=1.0))
+    assert not same_function(MODEL, replace(MODEL, position_shape=(8, 8)))
     tables = replace(MODEL, position="learned")
     assert not same_function(tables, replace(tables, position_shape=(128,)))
-
-
-def test_another_model_is_refused_and_the_run_stays_as_it_was(archive: Path, tmp_path: Path) -> None:
-    train(CONFIG, Paths(tmp_path, (archive,)))
-    for other, match in (
-        (replace(CONFIG, model=replace(MODEL, heads=4)), "another model"),
-        (replace(CONFIG, optim=OptimConfig(name="muon", warmup=2)), "another model or optimiser"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            train(other, Paths(tmp_path, (archive,)))
-        assert read_config(tmp_path) == CONFIG
-
-
-def test_averaged_weights_are_measured(archive: Path, tmp_path: Path) -> None:
-    """Of a part of 1/2 the average of six steps is close to the last weights, and not the same."""
-    config = replace(CONFIG, optim=replace(CONFIG.optim, average=0.5))
-    state = train(config, Paths(tmp_path, (archive,)))
-    assert state.weights is state.average
-    far = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.average, state.params)
-    assert 0 < max(jax.tree.leaves(far)) < 1e-2

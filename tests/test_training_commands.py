@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
+from training.config import Paths
 from training.curves import curves
+from training.metrics import Metrics, read_metrics
 from training.presets.copy_task_32 import TINY
 from training.state import write_config
 
@@ -15,7 +17,7 @@ from training.state import write_config
 def test_a_run_without_a_checkpoint_is_not_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_config(TINY, tmp_path)
+    write_config(TINY, Paths(tmp_path))
     assert main(["export", str(tmp_path), str(tmp_path / "out"), "--licence", "CC0-1.0"]) == 2
     assert "no checkpoint yet" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -47,6 +49,16 @@ def test_a_run_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     with Image.open(output) as picture:
         colours = picture.convert("RGB").getcolors(2**16)
     assert picture.format == "PNG" and colours is not None and len(colours) > 20
+
+
+def test_a_line_that_a_crash_has_cut_is_left_out(tmp_path: Path) -> None:
+    whole, cut = '{"step": 50, "loss": 5.0}\n', '{"step": 100, "lo'
+    (tmp_path / "metrics.jsonl").write_text(whole + cut)
+    assert read_metrics(tmp_path) == [{"step": 50, "loss": 5.0}]
+    for step in (100, 150):  # the second finds nothing cut
+        with Metrics(Paths(tmp_path), TINY, 50) as metrics:
+            metrics.write(step, loss=4.0)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [50, 100, 150]
 
 
 def test_impossible_commands_get_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ from training.evaluate import baselines, check_counted, evaluate, reach
 from training.loop import Diverged, Stopped, train
 from training.opened import opened, write_domain
 from training.samples import complete, write_samples
-from training.state import Checkpoints, read_config
+from training.state import Checkpoints, read_config, read_starts
 
 UNNAMED = tyro.conf.arg(name="")
 ALONE = Cluster()
@@ -266,8 +266,10 @@ def _evaluate(options: Evaluate) -> None:
 
 
 def _export(options: Export) -> None:
-    config = read_config(options.workdir)
-    state = Checkpoints(options.workdir).read(config, mesh(), best=options.best, fresh=False)
+    state = Checkpoints(options.workdir).read(
+        read_config(options.workdir), mesh(), best=options.best, fresh=False
+    )
+    step = int(state.step)
     card = options.output / CARD
     if card.is_file():
         if options.licence:
@@ -276,23 +278,18 @@ def _export(options: Export) -> None:
             )
         text = card.read_text(encoding="utf-8")
     elif options.licence:
-        text = model_card(
-            options.output.resolve().name,
-            options.licence,
-            config,
-            options.workdir,
-            int(state.step),
-            state.weights,
-        )
+        title = options.output.resolve().name
+        text = model_card(title, options.licence, options.workdir, step, state.weights)
     else:
         raise ValueError(
             "say under which licence the weights are, as their data allow it: --licence 'CC BY 4.0', for example"
         )
+    config = read_starts(options.workdir, step)[-1].config
     # Coarse factors and recomputed layers are for training; a single token is faster without, and with a small cache.
     shipped = replace(config.model, dtype="float32", cache_dtype="float16", remat=False)
     save(options.output, from_params(shipped, state.weights), config.domain.codec, text)
     write_domain(config.domain, options.output)
-    print(f"wrote {options.output}, step {int(state.step):,}", file=sys.stderr)
+    print(f"wrote {options.output}, step {step:,}", file=sys.stderr)
 
 
 def _vocabulary(options: Vocabulary) -> None:

@@ -47,7 +47,8 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.0
-    """Decoupled decay of the matrices, a part of the rate."""
+    """Decoupled decay, a part of the rate: by Adam of all weights but the norms', the embedding, the head and tables
+    of positions included; by `muon` of the blocks' matrices alone."""
     clip: float = 1.0
     """Largest global norm of a gradient; inf: any."""
     z_loss: float = 1e-4
@@ -123,6 +124,11 @@ class TrainConfig:
                 f"the model has {self.model.vocab_size} tokens and its data {tokens}: "
                 f"set --model.vocab-size {tokens}"
             )
+        if self.model.axes != (axes := self.domain.codec.positions(0, 1).shape[1]):
+            raise ValueError(
+                f"--model.position-shape must give a length for each axis of the data's positions, {axes} in all, "
+                f"not {self.model.position_shape}"
+            )
         if self.optim.warmup + self.optim.decay > self.steps:
             raise ValueError(f"warm-up and decay need more than the run's {self.steps} steps")
 
@@ -160,7 +166,7 @@ class Paths:
     workdir: Path
     """Checkpoints, metrics, the resolved config and the prepared tokens."""
     data: tuple[Path, ...] = ()
-    """Archives, folders or `hf:NAME`; the first validation split among them is the run's. None: data that are made."""
+    """Archives, folders or `hf:NAME`; the first validation split among them is the run's. Empty: data that are made."""
     init: Path | None = None
     """Folder of a model whose weights a new run begins with."""
     wandb: str | None = None

@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental.multihost_utils import process_allgather
-from jax.sharding import Mesh
 from rich.console import Console
 
 from perceiver_ar.checkpoint import load
@@ -27,7 +25,7 @@ from training.data.domain import Sequences
 from training.data.splits import first_with_split
 from training.evaluate import score, spread, windows
 from training.metrics import Live, Metrics, check_wandb
-from training.state import VALIDATION, Checkpoints, check_codec, check_model, same_function, write_config
+from training.state import VALIDATION, Checkpoints, check_codec, check_run, same_function, write_config
 from training.step import State, Steps
 
 EVERY = 50
@@ -37,7 +35,7 @@ MARGIN = 1.0
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number, or worse than guessing; the last good checkpoint was kept."""
+    """The loss is no longer a number, or worse than guessing; which checkpoints there are is said."""
 
 
 class Stopped(RuntimeError):
@@ -53,24 +51,22 @@ def train(config: TrainConfig, paths: Paths) -> State:
         ValueError: data or checkpoint that do not fit.
     """
     first_process = jax.process_index() == 0
-    console, mesh = Console(stderr=True, quiet=not first_process), devices.mesh()
-    store = paths.workdir / "data"
-    check_wandb(paths)
+    console, store = Console(stderr=True, quiet=not first_process), paths.workdir / "data"
+    checkpoints = Checkpoints(paths.workdir)
+    first = checkpoints.newest or 0
+    initial = _checked(config, paths, first)
     with devices.first_alone():
         sequences = config.domain.load(paths.data, "train", store)
         held_out = first_with_split(paths.data, lambda one: config.domain.load(one, "validation", store))
-    check_codec(config, paths.workdir)
-    check_model(config, paths.workdir)
-    checkpoints = Checkpoints(paths.workdir)
+    mesh = devices.mesh()
     state = checkpoints.read(config, mesh)
-    if paths.init and int(state.step) == 0:
-        state = _begin_with(state, config, paths.init, mesh)
-    if first_process:
-        write_config(config, paths.workdir)
-    first = int(state.step)
+    if initial:
+        state = _begin_with(state, jax.device_put(initial, devices.placed(initial, mesh, config.shard)))
+    if first_process:  # not before all that may be refused, so that a refused attempt leaves a run as it was
+        write_config(config, paths, first)
     size = optax.tree.size(state.params)
     console.print(f"{size:,} parameters, {len(sequences):,} sequences, from step {first}")
-    losses, meter = _Losses(config), Meter(config)
+    losses, meter = _Losses(config, checkpoints), Meter(config)
     live = Live(console, config, meter, first)
     with (
         Metrics(paths, config, first) as metrics,
@@ -107,7 +103,8 @@ def train(config: TrainConfig, paths: Paths) -> State:
 class _Losses:
     """The losses of a run, each known a step later: so a fast device never waits for its next step to be sent to it."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
         self.recent: deque[float] = deque(maxlen=EVERY)
         self._sure = config.optim.warmup + EVERY
         self._guessing = math.log(config.model.vocab_size)
@@ -131,15 +128,17 @@ class _Losses:
     def _know(self, loss: jax.Array, number: int) -> None:
         value = float(loss)
         if not np.isfinite(value):
-            raise Diverged(f"the loss became {value} at step {number}; the last checkpoint is good")
+            raise self._diverged(f"the loss became {value} at step {number}")
         self.recent.append(value)
         mean = float(np.mean(self.recent))
         if number > self._sure and len(self.recent) == EVERY and mean > self._guessing + MARGIN:
-            raise Diverged(
+            raise self._diverged(
                 f"the loss has been {mean:.2f} nats for {EVERY} steps at step {number}, and guessing has "
-                f"{self._guessing:.2f}: give a lower rate or a longer warm-up; the best checkpoint is kept: "
-                "delete those that are newer to go on from it"
+                f"{self._guessing:.2f}"
             )
+
+    def _diverged(self, how: str) -> Diverged:
+        return Diverged(f"{how}: give a lower rate or a longer warm-up; {self._checkpoints.kept()}")
 
 
 @contextmanager
@@ -165,15 +164,33 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(name, handler)
 
 
-def _begin_with(state: State, config: TrainConfig, folder: Path, mesh: Mesh) -> State:
-    """The state with the weights of a shipped model, which must compute what the run's model does."""
-    found = load(folder)
+def _checked(config: TrainConfig, paths: Paths, first: int) -> Params | None:
+    """The weights that a run begins with if not with new ones, when all is checked that can be without data, which may
+    take hours to prepare.
+    """
+    if first > config.steps:
+        raise ValueError(
+            f"the run in {paths.workdir} has done {first} steps, more than --steps {config.steps}: give more of them, "
+            "or another --workdir"
+        )
+    check_wandb(paths)
+    for stage in config.stages_from(first):
+        devices.rows(stage.batch)
+    check_codec(config, paths.workdir)
+    if first:
+        check_run(config, paths.workdir)
+    if first or not paths.init:
+        return None
+    found = load(paths.init)
     if not same_function(found.config, config.model):
-        raise ValueError(f"{folder} is a model of another config than the run's")
+        raise ValueError(f"{paths.init} is a model of another config than the run's")
     if found.codec.to_dict() != config.domain.codec.to_dict():
-        raise ValueError(f"{folder} has tokens of another kind than the run's data")
-    params = to_params(found.model)
-    params = jax.device_put(params, devices.placed(params, mesh, config.shard))
+        raise ValueError(f"{paths.init} has tokens of another kind than the run's data")
+    return to_params(found.model)
+
+
+def _begin_with(state: State, params: Params) -> State:
+    """The state with other weights, before the first step."""
     return state._replace(params=params, average=state.average and jax.tree.map(jnp.copy, params))
 
 

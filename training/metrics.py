@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import time
 import uuid
 from collections.abc import Collection
@@ -26,7 +27,10 @@ class Metrics:
         self._first_process = jax.process_index() == 0
         if not self._first_process:
             return
-        self._lines = (paths.workdir / FILE).open("a")
+        path = paths.workdir / FILE
+        if path.exists():  # a line that a crash has cut would have the next one behind it
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        self._lines = path.open("a")
         self._board = SummaryWriter(str(paths.workdir / "tensorboard"), purge_step=first + 1)
         self._run = _wandb(paths, config) if paths.wandb else None
 
@@ -100,8 +104,5 @@ class Live:
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
     """The figures a run has written so far."""
-    lines = (workdir / FILE).read_text().splitlines()
-    whole = (
-        lines[:-1] if lines and not lines[-1].endswith("}") else lines
-    )  # a crash may have cut the last one
-    return [json.loads(line) for line in whole]
+    lines = (workdir / FILE).read_text().split("\n")[:-1]  # behind the last newline is what a crash has cut
+    return [json.loads(line) for line in lines]

@@ -6,11 +6,13 @@ import json
 import logging
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -18,13 +20,15 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers as policies
 
-from perceiver_ar.checkpoint import CODEC
+from perceiver_ar.checkpoint import CODEC, CONFIG
 from perceiver_ar.config import ModelConfig
-from training.config import TrainConfig
+from training.config import Paths, TrainConfig
 from training.step import State, placed_shapes, placed_state
 
 CHECKPOINTS = "checkpoints"
 """Folder in a run's workdir."""
+BEFORE = "before"
+"""Field of a run's `config.json`: what it did before it went on in another way, oldest first."""
 VALIDATION = "validation_nll"
 WHILE_READING = 1.0
 """Seconds without a word, after which all that was still read of a damaged checkpoint has failed."""
@@ -44,9 +48,15 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             best_fn=_merit,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+            create=False,  # but when something is saved
         )
         self._folder = (workdir / CHECKPOINTS).resolve()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    @property
+    def newest(self) -> int | None:
+        """The step of the newest one."""
+        return self._manager.latest_step()
 
     def save(self, state: State, nll: float = math.inf) -> None:
         """Begin to write `state` under its step, with its validation NLL if that is known; training may go on.
@@ -56,6 +66,7 @@ class Checkpoints:
         """
         args = ocp.args.StandardSave(state._asdict())
         with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
             # Before writing, since an array that no longer fits fails in threads of its own, with stacks of their own.
             if shutil.disk_usage(self._folder).free < optax.tree.size(state) * BYTES:
                 raise OSError("No space left")
@@ -65,6 +76,20 @@ class Checkpoints:
         """Wait until everything is written; OSError as in `save`."""
         with self._writing():
             self._manager.wait_until_finished()
+
+    def kept(self) -> str:
+        """In words: which there are, when everything is written, and what to do if the newest is no good."""
+        self.close()
+        steps = sorted(self._manager.all_steps())
+        if not steps:
+            return "there is no checkpoint yet"
+        measured = {step: (self._manager.metrics(step) or {}).get(VALIDATION, math.inf) for step in steps}
+        best = min(steps, key=measured.__getitem__)
+        lowest = f", with the lowest validation NLL at step {best}" if measured[best] < math.inf else ""
+        return (
+            f"there are checkpoints of steps {', '.join(map(str, steps))}{lowest}: the same command goes on from the "
+            "newest, so delete those that are no good"
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -85,9 +110,9 @@ class Checkpoints:
         """The newest state, or the best one, on the mesh's devices; where there is none a new one if it may be `fresh`.
 
         Raises:
-            ValueError: there is none, or it is of another model or optimiser than `config` describes.
+            ValueError: there is none, or it is damaged, if the run is one that `config` fits (`check_run`).
         """
-        step = self._manager.best_step() if best else self._manager.latest_step()
+        step = self._manager.best_step() if best else self.newest
         wanted = placed_shapes(config, mesh)
         if step is None and not fresh:
             raise ValueError(f"{self._folder.parent} has no checkpoint yet: train for longer")
@@ -96,8 +121,7 @@ class Checkpoints:
         if restored := self._restored(step, wanted):
             return restored
         raise ValueError(
-            f"the checkpoint of step {step} was made with another model or optimiser, or is damaged: then delete "
-            f"{self._folder / str(step)}, to go on from the one before"
+            f"the checkpoint of step {step} is damaged: delete {self._folder / str(step)}, to go on from the one before"
         )
 
     def _restored(self, step: int, wanted: State) -> State | None:
@@ -127,37 +151,82 @@ def _disabled(logger: logging.Logger) -> Iterator[None]:
         logger.disabled = before
 
 
-def read_config(workdir: Path) -> TrainConfig:
-    """The config of a run; ValueError if the folder holds none, or as in `check_codec`."""
+class Start(NamedTuple):
+    """How a run began, or went on from a step in another way than before."""
+
+    step: int
+    """The number of steps that were done."""
+    config: TrainConfig
+    data: tuple[str, ...] | None
+    """As `Paths` has them; None: not known, of a run from before this was kept."""
+    init: str | None
+    """The model whose weights the run began with, if not with new ones."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict that JSON can hold."""
+        return self.config.to_dict() | {"from_step": self.step, "data": self.data, "init": self.init}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Start":
+        """What `to_dict` wrote."""
+        fields = dict(values)
+        step, data, init = fields.pop("from_step", 0), fields.pop("data", None), fields.pop("init", None)
+        return cls(step, TrainConfig.from_dict(fields), None if data is None else tuple(data), init)
+
+
+def read_starts(workdir: Path, step: int) -> list[Start]:
+    """What made the first `step` steps of a run, oldest first; ValueError if the folder holds none."""
     try:
-        config = TrainConfig.from_dict(json.loads((workdir / "config.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        now = json.loads((workdir / CONFIG).read_text())
+        starts = [Start.from_dict(one) for one in [*now.pop(BEFORE, []), now]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{workdir} holds no training run: {error}") from error
+    return [one for one in starts if one.step < step]
+
+
+def read_config(workdir: Path) -> TrainConfig:
+    """The newest config of a run; ValueError as in `read_starts` and `check_codec`."""
+    config = read_starts(workdir, sys.maxsize)[-1].config
     check_codec(config, workdir)
     return config
 
 
-def write_config(config: TrainConfig, workdir: Path) -> None:
-    """The resolved config as `config.json`, and what makes its tokens as `codec.json`, beside the checkpoints."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    for name, values in (("config.json", config.to_dict()), (CODEC, config.domain.codec.to_dict())):
-        (workdir / name).write_text(json.dumps(values, indent=1) + "\n")
+def write_config(config: TrainConfig, paths: Paths, first: int = 0) -> None:
+    """What a run does from the step `first` on as `config.json`, with all that it did before, and what makes its tokens
+    as `codec.json`, beside the checkpoints.
+    """
+    starts = read_starts(paths.workdir, first) if first else []
+    init = starts[-1].init if starts else paths.init and str(paths.init)
+    now = Start(first, config, tuple(map(str, paths.data)), init)
+    if not starts or starts[-1]._replace(step=first) != now:
+        starts.append(now)
+    *before, last = [one.to_dict() for one in starts]
+    paths.workdir.mkdir(parents=True, exist_ok=True)
+    for name, values in ((CONFIG, last | {BEFORE: before}), (CODEC, config.domain.codec.to_dict())):
+        unfinished = paths.workdir / f"{name}.new"  # a crash or a full disk must not take what is there
+        unfinished.write_text(json.dumps(values, indent=1) + "\n")
+        unfinished.replace(paths.workdir / name)
 
 
-def check_model(config: TrainConfig, workdir: Path) -> None:
-    """Refuse to go on with a model that computes something else from the same parameters.
+def check_run(config: TrainConfig, workdir: Path) -> None:
+    """Refuse to go on with a model that computes something else from the same parameters, or with an optimiser that
+    keeps something else.
 
     Raises:
-        ValueError: the run in this folder has another model than `config` describes.
+        ValueError: the run in this folder has another model or optimiser than `config` describes, or has lost its
+            config.
     """
-    try:
-        before = read_config(workdir).model
-    except ValueError:
-        return  # no run yet, or one that was never written whole
-    if not same_function(before, config.model):
+    before = read_config(workdir)
+    if not same_function(before.model, config.model):
         raise ValueError(
             f"the run in {workdir} has another model: give the same --model options as it began with, or another "
             "--workdir"
+        )
+    was, now = before.optim, config.optim
+    if (was.name == "muon") != (now.name == "muon") or bool(was.average) != bool(now.average):
+        raise ValueError(
+            f"the run in {workdir} has --optim.name {was.name} and --optim.average {was.average:g}, and cannot go on "
+            f"with {now.name} and {now.average:g}: give these options as it began with, or another --workdir"
         )
 
 
@@ -165,8 +234,8 @@ def same_function(one: ModelConfig, other: ModelConfig) -> bool:
     """Whether two models compute the same from the same parameters, up to rounding and for as many latents."""
     free = ["latents", "dtype", "cache_dtype", "remat", "dropout", "cross_attend_dropout"]
     if other.position != "learned":
-        free.append("position_shape")  # of tables that there are none of
-    return replace(one, **{name: getattr(other, name) for name in free}) == other
+        free.append("position_shape")  # lengths of tables that there are none of
+    return one.axes == other.axes and replace(one, **{name: getattr(other, name) for name in free}) == other
 
 
 def check_codec(config: TrainConfig, workdir: Path) -> None:

@@ -111,11 +111,10 @@ def compiled(config: TrainConfig, stage: Stage, mesh: Mesh) -> jax.stages.Compil
         ValueError: the devices do not divide the batch.
     """
     devices.rows(stage.batch)
-    axes = config.domain.codec.positions(0, 1).shape[1]
     latents = min(config.model.latents, stage.context)
     batch = [
         jax.ShapeDtypeStruct((stage.batch, *rest), jnp.int32, sharding=devices.by_example(mesh))
-        for rest in ((stage.context,), (stage.context, axes), (latents,))
+        for rest in ((stage.context,), (stage.context, config.model.axes), (latents,))
     ]
     program = make_step(config, mesh).lower(placed_shapes(config, mesh), *batch).compile()
     memory.give_back()  # of what the compiler took, a large part of all that a step needs
@@ -129,12 +128,10 @@ class Steps:
     """
 
     def __init__(self, config: TrainConfig, mesh: Mesh, first: int) -> None:
-        stages = config.stages_from(first)
-        for stage in stages:
-            devices.rows(stage.batch)  # said now rather than when the stage begins
         self._pool = ThreadPoolExecutor(1)
         self._compile = {
-            (stage.batch, stage.context): partial(compiled, config, stage, mesh) for stage in stages
+            (stage.batch, stage.context): partial(compiled, config, stage, mesh)
+            for stage in config.stages_from(first)
         }
         # Processes that compile together must not differ in what they give up when a run is stopped.
         ahead = self._compile if jax.process_count() == 1 else {}
