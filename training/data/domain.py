@@ -140,12 +140,20 @@ class Domain(ABC):
         return {}
 
     def show(self, samples: list[Sample], folder: Path) -> list[Path]:
-        """Write samples as files to look at, each with what came before it; the paths."""
+        """Write samples as files to look at, each with what came before it; the paths.
+
+        By default a page of text, or two arrays where the codec's data are no text.
+        """
         paths = []
         for number, sample in enumerate(samples, 1):
             before, after = (self.codec.decode(tokens) for tokens in sample)
-            paths.append(folder / f"{number}.txt")
-            paths[-1].write_text(f"{before}\n\n--- the model goes on ---\n\n{after}\n", encoding="utf-8")
+            if isinstance(before, str):
+                paths.append(folder / f"{number}.txt")
+                paths[-1].write_text(f"{before}\n\n--- the model goes on ---\n\n{after}\n", encoding="utf-8")
+                continue
+            for name, data in (("primer", before), ("continuation", after)):
+                paths.append(folder / f"{number}-{name}.npy")
+                np.save(paths[-1], data)
         return paths
 
     def to_dict(self) -> dict[str, Any]:
