@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from perceiver_ar.codecs.copy_task import CopyCodec
 from perceiver_ar.config import FIRST_DATA, SOS
+from perceiver_ar.generate import generate
 from perceiver_ar.model import from_params
+from perceiver_ar.sampling import Sampling
 from training.__main__ import main
 from training.config import OptimConfig, Paths, Stage
 from training.data.copy_task import CopyTask
@@ -103,7 +105,7 @@ def test_a_split_that_never_ends_is_not_scored() -> None:
 
 
 def test_the_model_learns_the_task_in_seconds(tmp_path: Path) -> None:
-    """Every symbol of sequences it has not seen; a model that cannot look back scores 1 in 32."""
+    """Every symbol of sequences it has not seen, scored and drawn; a model that cannot look back scores 1 in 32."""
     task = CopyTask(32, symbols=32)
     config = replace(
         TINY,
@@ -116,9 +118,13 @@ def test_the_model_learns_the_task_in_seconds(tmp_path: Path) -> None:
         evaluate_every=300,
     )
     state = train(config, Paths(tmp_path))
-    found = evaluate(from_params(config.model, state.params), task, task.load((), "validation", tmp_path))
+    model, held_out = from_params(config.model, state.params), task.load((), "validation", tmp_path)
+    found = evaluate(model, task, held_out)
     assert found["accuracy"] == 1.0 and found["tokens"] == 64 * 16
     assert found["nll"] < 0.05
+    whole = np.stack([held_out[number] for number in range(len(held_out))])
+    drawn = generate(model, task.codec, list(whole[:, :17]), sampling=Sampling(temperature=0.0), chunk=8)
+    assert np.array_equal(np.concatenate([next(drawn).tokens for _ in range(2)], axis=1), whole[:, 17:])
 
 
 def test_the_task_needs_no_data_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
