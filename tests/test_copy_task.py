@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiver_ar.codecs.copy_task import CopyCodec
-from perceiver_ar.config import FIRST_DATA, SOS
+from perceiver_ar.config import FIRST_DATA, PAD, SOS
 from perceiver_ar.generate import generate
 from perceiver_ar.model import from_params
 from perceiver_ar.sampling import Sampling
@@ -53,16 +53,16 @@ def test_shorter_training_sequences_keep_their_place_around_the_middle() -> None
     sequences = task.load((), "train", Path())
     lengths = set()
     for number in range(60):
-        start, *rest = sequences[number].tolist()
-        symbols = [token for token in rest if token]
+        start, *symbols = [token for token in sequences[number].tolist() if token != PAD]
         half = len(symbols) // 2
-        assert start == SOS and rest == [0] * (16 - half) + symbols and symbols == symbols[::-1]
-        assert sequences.length(number) == 1 + len(rest)
+        assert start == SOS and symbols == symbols[::-1]
+        assert sequences[number].tolist() == [PAD] * (16 - half) + [SOS, *symbols]
+        assert sequences.length(number) == 17 + half
         lengths.add(len(symbols))
     assert lengths == {4, 8, 16, 32}
     held_out = task.load((), "validation", Path())
     assert {len(held_out[number]) for number in range(len(held_out))} == {33}
-    assert not any(0 in held_out[number] for number in range(len(held_out)))
+    assert not any(PAD in held_out[number] for number in range(len(held_out)))
     with pytest.raises(ValueError, match="2 to 32 symbols, not 64"):
         CopyTask(32, shortest=64)
 
@@ -74,14 +74,15 @@ def test_only_the_mirror_image_is_to_be_predicted(shortest: int | None) -> None:
     for step in range(4):
         batch = training_batch(sequences, config, step)
         for tokens, positions, targets in zip(*batch, strict=True):
-            begin = int(np.flatnonzero(tokens == SOS)[0])
-            shown = np.concatenate([tokens[begin:], targets[-1:]])
-            scored = targets[targets != 0]
-            assert positions[-1, 0] == len(shown) - 2
-            assert len(shown) >= 17 + len(scored)
-            half, mirrored = shown[1:17], shown[17:]
-            assert np.array_equal(mirrored, half[::-1][: len(mirrored)])
-            assert np.array_equal(scored, shown[-len(scored) :])
+            [begin] = np.flatnonzero(tokens == SOS)
+            # All padding is before the first token: `attention.fused` rests on it.
+            assert not tokens[:begin].any() and tokens[begin:].all()
+            assert np.array_equal(np.diff(positions[begin:, 0]), np.ones(len(tokens) - 1 - begin))
+            shown = dict(zip(positions[begin + 1 :, 0].tolist(), tokens[begin + 1 :].tolist(), strict=True))
+            scored = targets[targets != PAD].tolist()
+            places = range(int(positions[-1, 0]) + 2 - len(scored), int(positions[-1, 0]) + 2)
+            assert places[0] == 17
+            assert [shown[33 - place] for place in places] == scored
 
 
 @pytest.mark.parametrize("name", ["training", "evaluation"])
