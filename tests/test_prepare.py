@@ -148,6 +148,34 @@ def test_impossible_preparations_get_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("kept", [0, 100, 140, -30], ids=["nothing", "half a header", "half of it", "no end"])
+def test_a_damaged_token_file_is_named(kept: int, tmp_path: Path) -> None:
+    """What was cut short, as on a full disk; once it is deleted it is made again."""
+    from test_images_and_text import png
+
+    texts_of = folder(tmp_path / "texts", texts())
+    pictures = folder(tmp_path / "pictures", {f"train/{number}.png": png(number) for number in range(5)})
+    for domain, source in ((Text(), texts_of), (Images(4, 5), pictures)):
+        path = prepare(domain.recipe(source, "train"), tmp_path / "store", here)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:kept])
+        with pytest.raises(
+            ValueError, match=rf"{path.name} is damaged \(.+\): delete it, and it is prepared again"
+        ):
+            domain.load((source,), "train", tmp_path / "store")
+        path.unlink()
+        assert len(domain.load((source,), "train", tmp_path / "store")) == 5 and path.read_bytes() == whole
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    source, file = folder(tmp_path / "texts", texts()), tmp_path / "file"
+    file.write_text("-")
+    with pytest.raises(
+        OSError, match=r"nothing can be prepared in .*file/data \(Not a directory\): choose another"
+    ):
+        prepare(Text().recipe(source, "train"), file / "data", here)
+
+
 @pytest.mark.slow
 def test_what_goes_wrong_in_beam_is_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = folder(tmp_path / "texts", texts() | {"train/3.txt": b"\xff"})

@@ -15,7 +15,7 @@ from perceiver_ar.codecs.images import ImageCodec, Order
 from perceiver_ar.config import SOS
 from training.data.domain import Domain, Sample, Sequences, Unit
 from training.data.sources import names_of_split
-from training.data.store import Notes, Recipe, in_order, prepare_all
+from training.data.store import Notes, Recipe, in_order, prepare_all, read_pieces
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
@@ -69,7 +69,7 @@ class Images(Domain):
                 "say where the images are: --data and a folder, a zip or a tar of JPEG or PNG files"
             )
         paths = prepare_all(self.recipe, sources, split, store)
-        return Pictures(self.codec, [np.load(path, mmap_mode="r") for path in paths])
+        return Pictures(self.codec, [read_pieces(path).tokens for path in paths])
 
     def recipe(self, source: Path, split: str) -> Recipe:
         names = names_of_split(source, split, SUFFIXES, "image")

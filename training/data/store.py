@@ -86,7 +86,7 @@ def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
     Raises:
         NoSplit: the source is a dataset without the split.
         ValueError: none of the files can be used, or the source is damaged.
-        OSError: the system killed one of the processes.
+        OSError: the system killed one of the processes, or the folder cannot be made.
     """
     source, split = recipe.source, recipe.split
     key = json.dumps([*sources.identity(source, recipe.names), *recipe.facts.values()])
@@ -94,7 +94,12 @@ def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
     path, folder = store / f"{stem}.npy", store / f"{stem}.parts"
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"nothing can be prepared in {store} ({error.strerror}): choose another --workdir, or --store of evaluate"
+        ) from error
     try:
         groups = sources.parts_of(source, recipe.names)
         parts = [Part(folder / f"{n:05}-of-{len(groups):05}.npy", names) for n, names in enumerate(groups)]
@@ -276,11 +281,18 @@ def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> No
 
 
 def read_pieces(path: Path) -> Pieces:
-    """What `save_pieces` wrote; tokens stay on the disk until they are read."""
-    tokens = np.lib.format.open_memmap(path, mode="r")
-    with path.open("rb") as file:
-        file.seek(tokens.offset + tokens.nbytes)
-        offsets = np.lib.format.read_array(file)
+    """What `save_pieces` wrote; tokens stay on the disk until they are read.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        tokens = np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            file.seek(tokens.offset + tokens.nbytes)
+            offsets = np.lib.format.read_array(file)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is prepared again") from error
     return Pieces(tokens.view(np.ndarray), offsets)
 
 
