@@ -146,7 +146,7 @@ def test_more_tokens_than_two_bytes_hold(tmp_path: Path) -> None:
         codes = [np.full((1, codebooks), code) for code in (0, 1023)]
         save_pieces(tmp_path / "pieces.npy", (framed(codec.encode(one), codec.vocab_size) for one in codes))
         found = read_pieces(tmp_path / "pieces.npy")
-        assert found.tokens.dtype == dtype
+        assert found.tokens[:].dtype == dtype
         assert [codec.decode(found[n]).tolist() for n in range(2)] == [one.tolist() for one in codes]
 
 
