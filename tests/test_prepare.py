@@ -1,5 +1,6 @@
 """Token files made in parts: what an interruption leaves is kept, and Beam makes the same bytes."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -115,6 +116,16 @@ def test_a_process_that_was_killed_is_told_of() -> None:
         OSError, match="a process that prepared texts was killed, most likely for want of memory"
     ):
         store.by_processes(signal.raise_signal, [signal.SIGKILL] * 2, "texts")  # type: ignore[arg-type]
+
+
+def test_an_interruption_ends_the_processes(tmp_path: Path) -> None:
+    """Which Ctrl-C reaches too: none says a word of it, and nobody waits for what they have begun."""
+    deaf, late = tmp_path / "deaf", tmp_path / "late"
+    told = f"signal.raise_signal(2); open({str(deaf)!r}, 'w').close(); os.kill({os.getpid()}, 2)"
+    work = [f"import os, signal; {told}", *[f"import time; time.sleep(10); open({str(late)!r}, 'w')"] * 3]
+    with pytest.raises(KeyboardInterrupt):
+        store.by_processes(exec, work, "texts")  # type: ignore[arg-type]
+    assert deaf.exists() and not late.exists()
 
 
 def test_images_of_parts_are_one_array(tmp_path: Path) -> None:

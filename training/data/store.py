@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter, deque
@@ -151,12 +152,17 @@ def prepare_all(
 
 
 def by_processes(make: Make, parts: list[Part], title: str) -> None:
-    """Make parts with all cores, and a bar that counts them; a single one in this process, which begins at once."""
+    """Make parts with all cores, and a bar that counts them; a single one in this process, which begins at once.
+
+    An interruption is this process's business alone: it ends the others, with what they have not finished.
+    """
     bar = partial(track, description=f"Preparing {title}", total=len(parts), console=Console(stderr=True))
     if len(parts) < 2:
         deque(bar(map(make, parts)), maxlen=0)
         return
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+    others, deaf = set(multiprocessing.active_children()), (signal.SIGINT, signal.SIG_IGN)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=signal.signal, initargs=deaf) as pool:
         try:
             deque(bar(in_order(pool, make, parts)), maxlen=0)
         except BrokenProcessPool as error:
@@ -164,6 +170,10 @@ def by_processes(make: Make, parts: list[Part], title: str) -> None:
                 f"a process that prepared {title} was killed, most likely for want of memory: run the same again to go "
                 "on, or first `python -m training prepare` with `-- --direct_num_workers=2`, for fewer at a time"
             ) from error
+        except KeyboardInterrupt:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
