@@ -46,17 +46,20 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("preset", "domain", "files", "maker"),
-    [("transcribed_piano", Music(), music(), zipped), ("books", Text(), texts(), tarred)],
+    ("preset", "domain", "files", "maker", "workers"),
+    [("transcribed_piano", Music(), music(), zipped, 1), ("books", Text(), texts(), tarred, 2)],
     ids=["music", "text"],
 )
 def test_beam_makes_the_same_files(
-    preset: str, domain: Domain, files: dict[str, bytes], maker: Callable, tmp_path: Path
+    preset: str, domain: Domain, files: dict[str, bytes], maker: Callable, workers: int, tmp_path: Path
 ) -> None:
-    """And a run then finds them: its token files have the names and the bytes of those it would have made."""
+    """And a run then finds them: its token files have the names and the bytes of those it would have made.
+
+    For music one worker is enough, since each imports for seconds.
+    """
     source = maker(tmp_path / "data", files)
     command = ["prepare", preset, "--data", str(source), "--workdir", str(tmp_path / "run")]
-    assert main([*command, "--", "--direct_num_workers=2"]) == 0
+    assert main([*command, "--", f"--direct_num_workers={workers}"]) == 0
     for split in ("train", "validation"):
         prepare(domain.recipe(source, split), tmp_path / "alone", here)
     assert kept(tmp_path / "run" / "data") == kept(tmp_path / "alone")
