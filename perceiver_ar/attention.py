@@ -117,7 +117,11 @@ def fused(
     """Attention of a whole sequence's last tokens to all of it, by a kernel of JAX's.
 
     Such a kernel's causal mask begins at the first query and the first key. So there are zeros for the queries that
-    are not asked for, and the padding on the left is turned to the right, where no token sees it.
+    are not asked for, and the padding is turned to the right, where no token sees it.
+
+    Args:
+        store: of each example all padding (index `EMPTY`) is on the left. Any behind a token would be seen, and as many
+            of the first tokens would not.
     """
     examples, seen = store.index.shape
     rows, count, dim = queries.shape

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -32,6 +33,11 @@ def tarred(path: Path, files: dict[str, bytes]) -> Path:
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
     return path.with_suffix(".tar")
+
+
+def on_disk(tokens: np.ndarray | None) -> bool:
+    """Whether an array is a view of a file, and holds nothing of its own."""
+    return tokens is not None and (isinstance(tokens, np.memmap) or on_disk(tokens.base))
 
 
 ARCHIVES = pytest.mark.parametrize("maker", [folder, zipped, tarred])

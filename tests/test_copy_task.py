@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiver_ar.codecs.copy_task import CopyCodec
-from perceiver_ar.config import FIRST_DATA, SOS
+from perceiver_ar.config import FIRST_DATA, PAD, SOS
+from perceiver_ar.generate import generate
 from perceiver_ar.model import from_params
+from perceiver_ar.sampling import Sampling
 from training.__main__ import main
 from training.config import OptimConfig, Paths, Stage
 from training.data.copy_task import CopyTask
@@ -51,16 +53,16 @@ def test_shorter_training_sequences_keep_their_place_around_the_middle() -> None
     sequences = task.load((), "train", Path())
     lengths = set()
     for number in range(60):
-        start, *rest = sequences[number].tolist()
-        symbols = [token for token in rest if token]
+        start, *symbols = [token for token in sequences[number].tolist() if token != PAD]
         half = len(symbols) // 2
-        assert start == SOS and rest == [0] * (16 - half) + symbols and symbols == symbols[::-1]
-        assert sequences.length(number) == 1 + len(rest)
+        assert start == SOS and symbols == symbols[::-1]
+        assert sequences[number].tolist() == [PAD] * (16 - half) + [SOS, *symbols]
+        assert sequences.length(number) == 17 + half
         lengths.add(len(symbols))
     assert lengths == {4, 8, 16, 32}
     held_out = task.load((), "validation", Path())
     assert {len(held_out[number]) for number in range(len(held_out))} == {33}
-    assert not any(0 in held_out[number] for number in range(len(held_out)))
+    assert not any(PAD in held_out[number] for number in range(len(held_out)))
     with pytest.raises(ValueError, match="2 to 32 symbols, not 64"):
         CopyTask(32, shortest=64)
 
@@ -72,14 +74,15 @@ def test_only_the_mirror_image_is_to_be_predicted(shortest: int | None) -> None:
     for step in range(4):
         batch = training_batch(sequences, config, step)
         for tokens, positions, targets in zip(*batch, strict=True):
-            begin = int(np.flatnonzero(tokens == SOS)[0])
-            shown = np.concatenate([tokens[begin:], targets[-1:]])
-            scored = targets[targets != 0]
-            assert positions[-1, 0] == len(shown) - 2
-            assert len(shown) >= 17 + len(scored)
-            half, mirrored = shown[1:17], shown[17:]
-            assert np.array_equal(mirrored, half[::-1][: len(mirrored)])
-            assert np.array_equal(scored, shown[-len(scored) :])
+            [begin] = np.flatnonzero(tokens == SOS)
+            # All padding is before the first token: `attention.fused` rests on it.
+            assert not tokens[:begin].any() and tokens[begin:].all()
+            assert np.array_equal(np.diff(positions[begin:, 0]), np.ones(len(tokens) - 1 - begin))
+            shown = dict(zip(positions[begin + 1 :, 0].tolist(), tokens[begin + 1 :].tolist(), strict=True))
+            scored = targets[targets != PAD].tolist()
+            places = range(int(positions[-1, 0]) + 2 - len(scored), int(positions[-1, 0]) + 2)
+            assert places[0] == 17
+            assert [shown[33 - place] for place in places] == scored
 
 
 @pytest.mark.parametrize("name", ["training", "evaluation"])
@@ -103,7 +106,7 @@ def test_a_split_that_never_ends_is_not_scored() -> None:
 
 
 def test_the_model_learns_the_task_in_seconds(tmp_path: Path) -> None:
-    """Every symbol of sequences it has not seen; a model that cannot look back scores 1 in 32."""
+    """Every symbol of sequences it has not seen, scored and drawn; a model that cannot look back scores 1 in 32."""
     task = CopyTask(32, symbols=32)
     config = replace(
         TINY,
@@ -116,9 +119,13 @@ def test_the_model_learns_the_task_in_seconds(tmp_path: Path) -> None:
         evaluate_every=300,
     )
     state = train(config, Paths(tmp_path))
-    found = evaluate(from_params(config.model, state.params), task, task.load((), "validation", tmp_path))
+    model, held_out = from_params(config.model, state.params), task.load((), "validation", tmp_path)
+    found = evaluate(model, task, held_out)
     assert found["accuracy"] == 1.0 and found["tokens"] == 64 * 16
     assert found["nll"] < 0.05
+    whole = np.stack([held_out[number] for number in range(len(held_out))])
+    drawn = generate(model, task.codec, list(whole[:, :17]), sampling=Sampling(temperature=0.0), chunk=8)
+    assert np.array_equal(np.concatenate([next(drawn).tokens for _ in range(2)], axis=1), whole[:, 17:])
 
 
 def test_the_task_needs_no_data_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

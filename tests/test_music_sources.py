@@ -9,7 +9,7 @@ from pathlib import Path
 import midi_builder as build
 import numpy as np
 import pytest
-from archives import ARCHIVES, folder, zipped
+from archives import ARCHIVES, folder, on_disk, zipped
 
 from perceiver_ar.codecs.music import MusicCodec
 from perceiver_ar.config import EOS, SOS
@@ -27,6 +27,7 @@ COLUMNS = [
     "duration",
 ]
 SPLITS = ("train", "validation", "test")
+NOTES = {"one": [4, 5], "two": [6], "three": [7, 8, 9]}
 
 
 def scale(notes: int) -> bytes:
@@ -145,6 +146,24 @@ def test_transcriptions_become_pieces(shared_data: Path, tmp_path: Path) -> None
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["skipped"] == 0
 
 
+def test_several_sources_stay_on_the_disk(tmp_path: Path) -> None:
+    """Their pieces, and those that a seed draws, are those of one array."""
+    given = [
+        folder(tmp_path / name, {f"train/{n}.mid": scale(n) for n in notes}) for name, notes in NOTES.items()
+    ]
+    pieces = Music().load(tuple(given), "train", tmp_path / "store")
+    assert notes_of(pieces) == [*NOTES["one"], *NOTES["two"], *NOTES["three"]]
+    whole = Pieces(pieces.tokens[:], pieces.offsets)
+    assert len(whole.tokens) == len(pieces.tokens) == pieces.offsets[-1]
+    for number in range(len(pieces)):
+        assert on_disk(pieces[number]) and np.array_equal(pieces[number], whole[number])
+    rngs = [np.random.default_rng(0) for _ in range(2)]
+    drawn = [[one.draw(rng) for _ in range(60)] for one, rng in zip((pieces, whole), rngs, strict=True)]
+    assert drawn[0] == drawn[1] and set(drawn[0]) == set(range(6))
+    with pytest.raises(IndexError):
+        pieces[6]
+
+
 def test_many_files_are_encoded_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"{split}/{number}.mid": scale(3 + number) for split in SPLITS for number in range(3)}
     source = folder(tmp_path / "music", files)
@@ -152,4 +171,4 @@ def test_many_files_are_encoded_by_processes(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("training.data.sources.TOGETHER", 2)
     shared = Music().load((source,), "train", tmp_path / "shared")
     assert notes_of(shared) == [3, 4, 5]
-    assert np.array_equal(alone.tokens, shared.tokens)
+    assert np.array_equal(alone.tokens[:], shared.tokens[:])

@@ -1,5 +1,6 @@
 """Token files made in parts: what an interruption leaves is kept, and Beam makes the same bytes."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -45,17 +46,20 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("preset", "domain", "files", "maker"),
-    [("transcribed_piano", Music(), music(), zipped), ("books", Text(), texts(), tarred)],
+    ("preset", "domain", "files", "maker", "workers"),
+    [("transcribed_piano", Music(), music(), zipped, 1), ("books", Text(), texts(), tarred, 2)],
     ids=["music", "text"],
 )
 def test_beam_makes_the_same_files(
-    preset: str, domain: Domain, files: dict[str, bytes], maker: Callable, tmp_path: Path
+    preset: str, domain: Domain, files: dict[str, bytes], maker: Callable, workers: int, tmp_path: Path
 ) -> None:
-    """And a run then finds them: its token files have the names and the bytes of those it would have made."""
+    """And a run then finds them: its token files have the names and the bytes of those it would have made.
+
+    For music one worker is enough, since each imports for seconds.
+    """
     source = maker(tmp_path / "data", files)
     command = ["prepare", preset, "--data", str(source), "--workdir", str(tmp_path / "run")]
-    assert main([*command, "--", "--direct_num_workers=2"]) == 0
+    assert main([*command, "--", f"--direct_num_workers={workers}"]) == 0
     for split in ("train", "validation"):
         prepare(domain.recipe(source, split), tmp_path / "alone", here)
     assert kept(tmp_path / "run" / "data") == kept(tmp_path / "alone")
@@ -117,6 +121,16 @@ def test_a_process_that_was_killed_is_told_of() -> None:
         store.by_processes(signal.raise_signal, [signal.SIGKILL] * 2, "texts")  # type: ignore[arg-type]
 
 
+def test_an_interruption_ends_the_processes(tmp_path: Path) -> None:
+    """Which Ctrl-C reaches too: none says a word of it, and nobody waits for what they have begun."""
+    deaf, late = tmp_path / "deaf", tmp_path / "late"
+    told = f"signal.raise_signal(2); open({str(deaf)!r}, 'w').close(); os.kill({os.getpid()}, 2)"
+    work = [f"import os, signal; {told}", *[f"import time; time.sleep(10); open({str(late)!r}, 'w')"] * 3]
+    with pytest.raises(KeyboardInterrupt):
+        store.by_processes(exec, work, "texts")  # type: ignore[arg-type]
+    assert deaf.exists() and not late.exists()
+
+
 def test_images_of_parts_are_one_array(tmp_path: Path) -> None:
     from test_images_and_text import png
 
@@ -146,6 +160,34 @@ def test_impossible_preparations_get_a_sentence(
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     assert "install perceiver-ar[beam]" in said("books", *where)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 100, 140, -30], ids=["nothing", "half a header", "half of it", "no end"])
+def test_a_damaged_token_file_is_named(kept: int, tmp_path: Path) -> None:
+    """What was cut short, as on a full disk; once it is deleted it is made again."""
+    from test_images_and_text import png
+
+    texts_of = folder(tmp_path / "texts", texts())
+    pictures = folder(tmp_path / "pictures", {f"train/{number}.png": png(number) for number in range(5)})
+    for domain, source in ((Text(), texts_of), (Images(4, 5), pictures)):
+        path = prepare(domain.recipe(source, "train"), tmp_path / "store", here)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:kept])
+        with pytest.raises(
+            ValueError, match=rf"{path.name} is damaged \(.+\): delete it, and it is prepared again"
+        ):
+            domain.load((source,), "train", tmp_path / "store")
+        path.unlink()
+        assert len(domain.load((source,), "train", tmp_path / "store")) == 5 and path.read_bytes() == whole
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    source, file = folder(tmp_path / "texts", texts()), tmp_path / "file"
+    file.write_text("-")
+    with pytest.raises(
+        OSError, match=r"nothing can be prepared in .*file/data \(Not a directory\): choose another"
+    ):
+        prepare(Text().recipe(source, "train"), file / "data", here)
 
 
 @pytest.mark.slow

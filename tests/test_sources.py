@@ -41,6 +41,18 @@ def test_archives_may_hold_a_split_each(tmp_path: Path, capsys: pytest.CaptureFi
         Images(4, 5).load(given, "test", tmp_path / "store")
 
 
+@pytest.mark.parametrize("maker", [zipped, tarred])
+def test_an_archive_that_changed_is_prepared_anew(maker: Callable, tmp_path: Path) -> None:
+    """Though it is as long as the one that it replaced, and in its place."""
+    sizes = set()
+    for number, text in enumerate(("before", "behind")):
+        source = maker(tmp_path / "texts", {"train/a.txt": text.encode()})
+        os.utime(source, ns=(0, number))
+        sizes.add(source.stat().st_size)
+        assert TextCodec().decode(Text().load((source,), "train", tmp_path / "store")[0]) == text
+    assert len(sizes) == 1
+
+
 def test_a_folder_that_changed_is_prepared_anew(tmp_path: Path) -> None:
     """Though its files have the same names and sizes. Nothing beside them counts: the tokens may lie among them."""
     source = folder(tmp_path / "texts", {"train/a.txt": b"before"})
@@ -57,7 +69,7 @@ def test_a_folder_that_changed_is_prepared_anew(tmp_path: Path) -> None:
 def test_what_tells_an_archive_stays(maker: Callable, tmp_path: Path) -> None:
     """Or else what was prepared, perhaps for hours, would be prepared again."""
     source = maker(tmp_path / "texts", FILES)
-    assert identity(source, NAMES) == [str(source), source.stat().st_size]
+    assert identity(source, NAMES) == [str(source), 1, source.stat().st_size, source.stat().st_mtime_ns]
 
 
 @pytest.mark.parametrize("maker", [zipped, tarred, packed])

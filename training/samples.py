@@ -12,7 +12,7 @@ from training.data.domain import Domain, Sample, Sequences
 def complete(
     model: PerceiverAR, domain: Domain, sequences: Sequences, count: int, most: int, seed: int = 0
 ) -> list[Sample]:
-    """The first half of `count` sequences, spread over the split, and what the model makes of the rest.
+    """The beginning of `count` sequences, spread over the split, and what the model makes of the rest.
 
     The rest is as long as it was, but for `most` tokens at most. All sequences go on side by side.
 
@@ -23,7 +23,7 @@ def complete(
         raise ValueError("there is nothing to complete: give at least 1 sequence and 1 token")
     chosen = np.linspace(0, len(sequences) - 1, min(count, len(sequences))).astype(int)
     whole = [sequences[int(number)].astype(np.int32) for number in chosen]
-    primers = [tokens[: max(len(tokens) // 2, 1)] for tokens in whole]
+    primers = [tokens[: _begun(domain, len(tokens))] for tokens in whole]
     wanted = min(most, max(len(tokens) - len(primer) for tokens, primer in zip(whole, primers, strict=True)))
     made, parts = 0, []
     chunks = generate(model, domain.codec, primers, seed=seed)
@@ -36,6 +36,15 @@ def complete(
         Sample(primer, row[: min(most, len(tokens) - len(primer))])
         for tokens, primer, row in zip(whole, primers, rows, strict=True)
     ]
+
+
+def _begun(domain: Domain, length: int) -> int:
+    """Tokens of a sequence of so many that a model goes on from: SOS, half of the rest, and all that is never scored.
+
+    Tokens that take turns, as the codes of a frame of audio do, are not parted.
+    """
+    half = (length - 1) // 2
+    return max(domain.first_scored(length), 1 + half - half % len(domain.codec.legal))
 
 
 def write_samples(domain: Domain, samples: list[Sample], folder: Path) -> list[Path]:

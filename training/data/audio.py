@@ -10,6 +10,7 @@ import numpy as np
 
 from perceiver_ar.codecs.audio import AudioCodec
 from perceiver_ar.codecs.base import Codec
+from perceiver_ar.config import SOS
 from training.data.domain import Domain, Pieces, Sequences
 from training.data.made import Made
 from training.data.sources import names_of_split
@@ -88,14 +89,15 @@ class Audio(Domain):
         return codes[:, : self.codebooks]
 
     def _made_up(self, rng: np.random.Generator) -> np.ndarray:
-        """Tokens in which every codebook counts through a few codes at its own pace, and jumps now and then."""
+        """SOS and tokens in which every codebook counts through a few codes at its own pace, and jumps now and then."""
         shape = self.frames, self.codebooks
         states, frame = min(STATES, self.codes), np.arange(self.frames)[:, None]
         jumps = rng.random(shape) < JUMP
         since = np.maximum.accumulate(np.where(jumps, frame, 0))
         begun = np.take_along_axis(rng.integers(0, states, shape), since, axis=0)
         pace = 1 + np.arange(self.codebooks) % (states - 1)
-        return self.codec.encode((begun + pace * frame) % states * (self.codes // states))
+        tokens = self.codec.encode((begun + pace * frame) % states * (self.codes // states))
+        return np.concatenate([np.array([SOS], np.int32), tokens])
 
     def figures(self, nll: float, tokens: int, sequences: Sequences) -> dict[str, float]:
         """Nats a frame, and kilobits a second that the codes take when this model codes them."""

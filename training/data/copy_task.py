@@ -7,7 +7,7 @@ import numpy as np
 
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.copy_task import CopyCodec
-from perceiver_ar.config import PAD
+from perceiver_ar.config import PAD, SOS
 from training.data.domain import Domain
 from training.data.made import Made
 
@@ -46,19 +46,20 @@ class CopyTask(Domain):
         return Made.of(self._any_length if self.shortest and split == "train" else self._whole, split)
 
     def _whole(self, rng: np.random.Generator) -> np.ndarray:
-        """Tokens (length,) of random symbols and their mirror image."""
+        """Tokens (1 + length,): SOS, random symbols and their mirror image."""
         return self._mirrored(rng, self.length // 2)
 
     def _any_length(self, rng: np.random.Generator) -> np.ndarray:
-        """Tokens (length / 2 + n,), padding before the last 2n."""
+        """Tokens (1 + length / 2 + n,): padding, and SOS and 2n symbols at the end."""
         assert self.shortest
         often = 2.0 ** (np.arange(int(np.log2(self.length / self.shortest)) + 1) / 2)
         halvings = int(rng.choice(len(often), p=often / often.sum()))
-        mirrored = self._mirrored(rng, self.length // 2 >> halvings)
-        return np.pad(mirrored, ((self.length - len(mirrored)) // 2, 0), constant_values=PAD)
+        half = self.length // 2 >> halvings
+        return np.pad(self._mirrored(rng, half), (self.length // 2 - half, 0), constant_values=PAD)
 
     def _mirrored(self, rng: np.random.Generator, half: int) -> np.ndarray:
-        return self.codec.encode(rng.integers(0, self.symbols, half))
+        symbols = self.codec.encode(rng.integers(0, self.symbols, half))
+        return np.concatenate([np.array([SOS], np.int32), symbols])
 
     @classmethod
     def of(cls, codec: Codec, context: int) -> "CopyTask":

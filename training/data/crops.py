@@ -55,9 +55,11 @@ def batch_of(crops: list[Crop], codec: Codec, context: int, latents: int) -> Bat
 def training_batch(
     sequences: Sequences, config: TrainConfig, step: int, rows: Iterable[int] | None = None
 ) -> Batch:
-    """The batch of a step: crops that end anywhere in a sequence, the first and last tokens as often learned as others.
+    """The batch of a step: crops that end anywhere in a sequence. One near its beginning is shorter and padded.
 
-    A crop near a sequence's beginning is shorter and padded.
+    The first and the last token are learned as often as those in the middle. A token n < `latents` behind the first, or
+    before the last, is learned 1 + n / `latents` times as often: ends that would lie beyond are moved to the nearest
+    that gives all latents something to predict (or to `shortest_crop`), so that no part of a batch is wasted.
 
     Args:
         rows: numbers of the examples to make, each the same whoever makes it; all of the batch by default.

@@ -2,10 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,12 +31,33 @@ class Sequences(Protocol):
         ...
 
 
-class Pieces(NamedTuple):
+@dataclass(frozen=True)
+class Joined:
+    """Arrays one behind the other, each left where it is, such as on the disk."""
+
+    arrays: "list[np.ndarray | Joined]"
+
+    def __len__(self) -> int:
+        return sum(map(len, self.arrays))
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Consecutive rows; they are copied if they lie in more than one of the arrays."""
+        begin, end, _ = rows.indices(len(self))
+        found = []
+        for array in self.arrays:
+            if begin < len(array) and end > 0:
+                found.append(array[max(begin, 0) : end])
+            begin, end = begin - len(array), end - len(array)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
     """Token sequences end to end: piece i is `tokens[offsets[i]:offsets[i + 1]]`, from SOS on."""
 
-    tokens: np.ndarray
+    tokens: np.ndarray | Joined
     offsets: np.ndarray
-    counts: Mapping[str, int] = MappingProxyType({})
+    counts: Mapping[str, int] = field(default_factory=dict)
     """What else the domain counted in all of them, such as words."""
 
     def __len__(self) -> int:
@@ -58,12 +78,10 @@ class Pieces(NamedTuple):
 
     @classmethod
     def join(cls, parts: list["Pieces"]) -> "Pieces":
-        """All pieces of several sets, in order, in memory; a single set stays where it is."""
-        if len(parts) == 1:
-            return parts[0]
+        """All pieces of several sets, in order; their tokens stay where they are."""
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         counts = {name: sum(part.counts[name] for part in parts) for name in parts[0].counts}
-        tokens = np.concatenate([part.tokens for part in parts])
+        tokens = Joined([part.tokens for part in parts])
         return cls(tokens, np.concatenate([[0], lengths.cumsum()]), counts)
 
 
@@ -140,12 +158,20 @@ class Domain(ABC):
         return {}
 
     def show(self, samples: list[Sample], folder: Path) -> list[Path]:
-        """Write samples as files to look at, each with what came before it; the paths."""
+        """Write samples as files to look at, each with what came before it; the paths.
+
+        By default a page of text, or two arrays where the codec's data are no text.
+        """
         paths = []
         for number, sample in enumerate(samples, 1):
             before, after = (self.codec.decode(tokens) for tokens in sample)
-            paths.append(folder / f"{number}.txt")
-            paths[-1].write_text(f"{before}\n\n--- the model goes on ---\n\n{after}\n", encoding="utf-8")
+            if isinstance(before, str):
+                paths.append(folder / f"{number}.txt")
+                paths[-1].write_text(f"{before}\n\n--- the model goes on ---\n\n{after}\n", encoding="utf-8")
+                continue
+            for name, data in (("primer", before), ("continuation", after)):
+                paths.append(folder / f"{number}-{name}.npy")
+                np.save(paths[-1], data)
         return paths
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,30 +13,27 @@ import numpy as np
 from perceiver_ar.codecs.base import Codec
 from perceiver_ar.codecs.images import ImageCodec, Order
 from perceiver_ar.config import SOS
-from training.data.domain import Domain, Sample, Sequences, Unit
+from training.data.domain import Domain, Joined, Sample, Sequences, Unit
 from training.data.sources import names_of_split
-from training.data.store import Notes, Recipe, in_order, prepare_all
+from training.data.store import Notes, Recipe, in_order, prepare_all, read_pieces
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 class Pictures(NamedTuple):
-    """SOS and the subpixels of each image; arrays (images, height, width, 3) stay on the disk until they are read."""
+    """SOS and the subpixels of each image; bytes (images, height, width, 3) stay on the disk until they are read."""
 
     codec: ImageCodec
-    arrays: list[np.ndarray]
+    images: Joined
 
     def __len__(self) -> int:
-        return sum(map(len, self.arrays))
+        return len(self.images)
 
     def __getitem__(self, number: int) -> np.ndarray:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        for array in self.arrays:
-            if number < len(array):
-                break
-            number -= len(array)
-        return np.concatenate([np.array([SOS], np.int32), self.codec.encode(array[number])])
+        [image] = self.images[number : number + 1]
+        return np.concatenate([np.array([SOS], np.int32), self.codec.encode(image)])
 
     def length(self, number: int) -> int:
         return 1 + self.codec.length
@@ -69,7 +66,7 @@ class Images(Domain):
                 "say where the images are: --data and a folder, a zip or a tar of JPEG or PNG files"
             )
         paths = prepare_all(self.recipe, sources, split, store)
-        return Pictures(self.codec, [np.load(path, mmap_mode="r") for path in paths])
+        return Pictures(self.codec, Joined([read_pieces(path).tokens for path in paths]))
 
     def recipe(self, source: Path, split: str) -> Recipe:
         names = names_of_split(source, split, SUFFIXES, "image")

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perceiver_ar.config import SOS
-
 ENDLESS = 2**31
 """Sequences of the split `train`."""
 SPLITS = "train", "validation", "test"
@@ -16,10 +14,10 @@ HELD_OUT = 64
 
 
 class Made(NamedTuple):
-    """SOS and what `make` draws: another sequence for each number, and each split."""
+    """What `make` draws: another sequence for each number, and each split."""
 
     make: Callable[[np.random.Generator], np.ndarray]
-    """Gives int32 tokens (n,)."""
+    """Gives int32 tokens (n,), from SOS on."""
     split: str
 
     @classmethod
@@ -36,7 +34,7 @@ class Made(NamedTuple):
         if not 0 <= number < len(self):
             raise IndexError(number)
         rng = np.random.default_rng((zlib.crc32(self.split.encode()), number))
-        return np.concatenate([np.array([SOS], np.int32), self.make(rng)])
+        return self.make(rng)
 
     def length(self, number: int) -> int:
         return len(self[number])

@@ -107,13 +107,11 @@ def names_of_split(
 def identity(source: Path, names: list[str]) -> list[Any]:
     """What tells these files of a source from others of the same names, as far as can be said without reading them.
 
-    A folder's are told by their number, their bytes and when the newest was written, an archive's by its own bytes.
+    They are told by their number, their bytes and when the newest was written; an archive is one file.
     """
     if hub.is_named(source):
         return [str(source)]
-    if not source.is_dir():
-        return [str(source.resolve()), source.stat().st_size]
-    found = [(source / name).stat() for name in names]
+    found = [(source / name).stat() for name in names] if source.is_dir() else [source.stat()]
     newest = max((one.st_mtime_ns for one in found), default=0)
     return [str(source.resolve()), len(found), sum(one.st_size for one in found), newest]
 

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter, deque
@@ -86,7 +87,7 @@ def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
     Raises:
         NoSplit: the source is a dataset without the split.
         ValueError: none of the files can be used, or the source is damaged.
-        OSError: the system killed one of the processes.
+        OSError: the system killed one of the processes, or the folder cannot be made.
     """
     source, split = recipe.source, recipe.split
     key = json.dumps([*sources.identity(source, recipe.names), *recipe.facts.values()])
@@ -94,7 +95,12 @@ def prepare(recipe: Recipe, store: Path, run: Runner | None = None) -> Path:
     path, folder = store / f"{stem}.npy", store / f"{stem}.parts"
     if path.exists():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"nothing can be prepared in {store} ({error.strerror}): choose another --workdir, or --store of evaluate"
+        ) from error
     try:
         groups = sources.parts_of(source, recipe.names)
         parts = [Part(folder / f"{n:05}-of-{len(groups):05}.npy", names) for n, names in enumerate(groups)]
@@ -146,12 +152,17 @@ def prepare_all(
 
 
 def by_processes(make: Make, parts: list[Part], title: str) -> None:
-    """Make parts with all cores, and a bar that counts them; a single one in this process, which begins at once."""
+    """Make parts with all cores, and a bar that counts them; a single one in this process, which begins at once.
+
+    An interruption is this process's business alone: it ends the others, with what they have not finished.
+    """
     bar = partial(track, description=f"Preparing {title}", total=len(parts), console=Console(stderr=True))
     if len(parts) < 2:
         deque(bar(map(make, parts)), maxlen=0)
         return
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+    others, deaf = set(multiprocessing.active_children()), (signal.SIGINT, signal.SIG_IGN)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=signal.signal, initargs=deaf) as pool:
         try:
             deque(bar(in_order(pool, make, parts)), maxlen=0)
         except BrokenProcessPool as error:
@@ -159,6 +170,10 @@ def by_processes(make: Make, parts: list[Part], title: str) -> None:
                 f"a process that prepared {title} was killed, most likely for want of memory: run the same again to go "
                 "on, or first `python -m training prepare` with `-- --direct_num_workers=2`, for fewer at a time"
             ) from error
+        except KeyboardInterrupt:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -276,11 +291,18 @@ def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> No
 
 
 def read_pieces(path: Path) -> Pieces:
-    """What `save_pieces` wrote; tokens stay on the disk until they are read."""
-    tokens = np.lib.format.open_memmap(path, mode="r")
-    with path.open("rb") as file:
-        file.seek(tokens.offset + tokens.nbytes)
-        offsets = np.lib.format.read_array(file)
+    """What `save_pieces` wrote; tokens stay on the disk until they are read.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        tokens = np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            file.seek(tokens.offset + tokens.nbytes)
+            offsets = np.lib.format.read_array(file)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is prepared again") from error
     return Pieces(tokens.view(np.ndarray), offsets)
 
 
