@@ -153,8 +153,9 @@ def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
         paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, options.takes + 1)]
     sounds = [path.with_suffix(".wav") for path in paths if options.wav]
     for path in paths + sounds:
-        if path.is_dir():
-            raise Failure(f"{str(path)!r} is a folder; choose another output path")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no ordinary file"
+            raise Failure(f"{str(path)!r} is {kind}; choose another output path")
         if path.exists() and not os.access(path, os.W_OK):
             raise Failure(f"{str(path)!r} cannot be written; choose another output path")
         with contextlib.suppress(OSError):
@@ -162,12 +163,13 @@ def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
                 raise Failure(
                     "the output is the input file, which is never overwritten; choose another output path"
                 )
-    try:
-        tempfile.TemporaryFile(dir=output.parent).close()
-    except OSError as error:
-        raise Failure(
-            f"nothing can be written to {str(output.parent)!r} ({error.strerror}); choose another output path"
-        ) from error
+    for folder in sorted({Path(os.path.realpath(path)).parent for path in paths + sounds}):
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise Failure(
+                f"nothing can be written to {str(folder)!r} ({error.strerror}); choose another output path"
+            ) from error
     if sounds:
         from perceiver_ar.render import MAX_SECONDS
 

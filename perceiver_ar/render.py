@@ -5,7 +5,6 @@ segments, each with the seconds before it as a lead-in, and what it returns is j
 """
 
 import multiprocessing
-import os
 import signal
 import wave
 from bisect import bisect_left
@@ -22,6 +21,7 @@ import numpy as np
 
 from perceiver_ar.codecs import smf, sounding
 from perceiver_ar.codecs.midi import MidiError, MidiFile, read_midi
+from perceiver_ar.files import whole
 from perceiver_ar.soundbank import soundfont
 
 RATE = 48_000  # what midirenderer gives
@@ -86,20 +86,14 @@ def wav_bytes(midi: bytes, *, timeout: float | None = None) -> bytes:
 
 def write_wav(path: str | Path, midi: bytes, *, timeout: float | None = None) -> None:
     """Write `render` to a WAV file; on failure (RenderError) what was there before stays as it was."""
-    path = Path(path)
     audio = render(midi, timeout=timeout)
-    part = path.with_name(f".perceiver-ar-{os.getpid()}.part")
     try:
-        with part.open("wb") as target:
+        with whole(path) as target:
             _write(target, audio)
-        os.replace(part, path)
     except OSError as error:
         raise RenderError(
             f"Cannot write {str(path)!r} ({error.strerror}); choose another output path."
         ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _write(target: BinaryIO, audio: np.ndarray) -> None:
