@@ -5,12 +5,12 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perceiver_ar.interrupts import insistent
 from perceiver_ar.registry import DEFAULT, MODELS, asset
 from perceiver_ar.report import ProgressLine, described, facts, heard
 
@@ -27,10 +27,10 @@ class Failure(Exception):
     """Not possible as asked; the message says what is wrong and what to do."""
 
 
+@insistent()
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.run(options)
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 TREES = ("perceiver_ar", "training", "app", "tests", "benchmarks")
 
 LAYERS = (
-    {"config", "files", "memory", "registry"},
+    {"config", "files", "interrupts", "memory", "registry"},
     {"ahead", "positions", "cache", "kernels", "products"},
     {"attention"},
     {"model"},
