@@ -9,9 +9,10 @@ import signal
 import wave
 from bisect import bisect_left
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from math import ceil
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -164,7 +165,8 @@ def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, N
     pipe, its_end = context.Pipe()
     # The piano goes through the pipe: a process whose arguments break off, as its parent ends, prints a trace.
     process = context.Process(target=_work, args=(its_end,), daemon=True)
-    process.start()
+    with _deaf():
+        process.start()
     its_end.close()
     try:
         pipe.send((soundfont(), pieces))
@@ -181,11 +183,28 @@ def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, N
         pipe.close()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started within it never hears Ctrl-C, which is the parent's to answer.
+
+    Told to pass it over when it runs, it would show a trace if that came while it imports what it needs.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which `start` would do, and open the ears again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(pipe: Connection) -> None:
     """Play pieces one by one. A parent that is gone breaks the pipe, and that ends the process."""
     from midirenderer import render_wave_from
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be started deaf
     with suppress(OSError, EOFError):
         piano, pieces = pipe.recv()
         for piece in pieces:
