@@ -5,7 +5,7 @@ The original is kept as bytes from beginning to end. Reading works on a scan of 
 
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,10 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One track: its name, the channels and programs of its messages, its notes without drums, its drum notes."""
+    """One track: its name, the channels and programs of its messages, its notes without drums, its drum notes.
+
+    Notes have a length; one that is struck twice at once is one. Drums are counted as they are struck.
+    """
 
     name: str
     channels: tuple[int, ...]
@@ -172,7 +175,12 @@ def read_midi(source: str | Path | bytes, name: str | None = None) -> MidiFile:
         )
     tracks = tuple(_track(events) for events in scanned)
     _check_notes(sum(track.notes for track in tracks), sum(track.drums for track in tracks))
-    played, pedals, last = _performance(scanned, longest + 1)
+    found = [sounding.notes(events, longest + 1) for events in scanned]
+    tracks = tuple(
+        replace(track, notes=sum(note.channel != sounding.DRUM_CHANNEL for note in notes))
+        for track, notes in zip(tracks, found, strict=True)
+    )
+    played, pedals, last = _performance(scanned, found)
     tempo = _tempo_map(division, scanned)
     seconds = float(tempo.seconds(last))
     if seconds > MAX_SECONDS:
@@ -246,10 +254,10 @@ def _check_notes(notes: int, drums: int) -> None:
 
 
 def _performance(
-    tracks: Sequence[smf.Events], end: int
+    tracks: Sequence[smf.Events], found: Sequence[Sequence[sounding.Played]]
 ) -> tuple[list[sounding.Played], list[sounding.Pedal], int]:
     """Notes and sustain pedal without drums, and the tick at which the last sound has ended, drums included."""
-    notes = [note for events in tracks for note in sounding.notes(events, end)]
+    notes = [note for each in found for note in each]
     played = [note for note in notes if note.channel != sounding.DRUM_CHANNEL]
     if not played:
         raise MidiError("The file has no notes of any length; choose another.")
