@@ -27,6 +27,9 @@ MAX_SECONDS = 24 * 3600
 MAX_TICKS_PER_SECOND = 400_000  # ten minutes of continuation still fit one delta time
 COARSE_TICK_SECONDS = 0.02
 PIANOS = range(8)
+FADED_SECONDS = 5.0
+"""What the pedal still holds so long after the last key was released is not waited for: strings of the shipped piano
+are then 28 dB softer than when they were struck, and higher ones 40."""
 
 __all__ = [
     "MidiError",
@@ -74,7 +77,8 @@ class MidiFile:
     """A MIDI file that can be continued; `read_midi` makes it.
 
     data: the bytes as they came. division: ticks a quarter note. notes: how many, without drums. first: seconds
-    of the first onset. seconds: when the last sound has ended, with sustain pedal and drums. warnings: sentences.
+    of the first onset. seconds: when the last sound has ended, with drums, or what the sustain pedal holds has faded.
+    warnings: sentences.
     """
 
     name: str
@@ -180,8 +184,8 @@ def read_midi(source: str | Path | bytes, name: str | None = None) -> MidiFile:
         replace(track, notes=sum(note.channel != sounding.DRUM_CHANNEL for note in notes))
         for track, notes in zip(tracks, found, strict=True)
     )
-    played, pedals, last = _performance(scanned, found)
     tempo = _tempo_map(division, scanned)
+    played, pedals, last = _performance(scanned, found, tempo)
     seconds = float(tempo.seconds(last))
     if seconds > MAX_SECONDS:
         raise MidiError(f"The music lasts {seconds / 3600:,.0f} hours; cut it to less than 24.")
@@ -254,7 +258,7 @@ def _check_notes(notes: int, drums: int) -> None:
 
 
 def _performance(
-    tracks: Sequence[smf.Events], found: Sequence[Sequence[sounding.Played]]
+    tracks: Sequence[smf.Events], found: Sequence[Sequence[sounding.Played]], tempo: TempoMap
 ) -> tuple[list[sounding.Played], list[sounding.Pedal], int]:
     """Notes and sustain pedal without drums, and the tick at which the last sound has ended, drums included."""
     notes = [note for each in found for note in each]
@@ -264,6 +268,8 @@ def _performance(
     pedals = [move for move in sounding.pedals(tracks) if move.channel != sounding.DRUM_CHANNEL]
     if len(pedals) > MAX_NOTES:
         raise MidiError(f"The file moves the pedal {len(pedals):,} times; choose a shorter one.")
+    released = max(note.end for note in played)
+    pedals = sounding.lifted(pedals, tempo.tick(float(tempo.seconds(released)) + FADED_SECONDS))
     # A drum that is never released does not sound on: it was struck.
     drums = [
         note.end if note.released else note.start for note in notes if note.channel == sounding.DRUM_CHANNEL
