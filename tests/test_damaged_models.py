@@ -60,6 +60,7 @@ WRONG = {
     "time backwards": (changed(CODEC, steps_per_second=-100), CODEC),
     "time in words": (changed(CODEC, steps_per_second="a"), CODEC),
     "no shift": (changed(CODEC, max_shift_steps=0, velocity_bins=132), CODEC),
+    "more bins than velocities": (changed(CODEC, velocity_bins=131, max_shift_steps=1), CODEC),
     "part of a bin": (changed(CODEC, velocity_bins=32.0), CODEC),
     "width with a point": (changed(CONFIG, width=32.0), CONFIG),
     "endless waves": (changed(CONFIG, longest_wavelength=float("inf")), CONFIG),

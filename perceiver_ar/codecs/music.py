@@ -57,6 +57,8 @@ class MusicCodec:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.velocity_bins > VELOCITIES:
+            raise ValueError(f"velocity_bins must be at most {VELOCITIES}, not {self.velocity_bins}")
 
     @property
     def note_on(self) -> int:
