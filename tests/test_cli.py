@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import midi_builder as build
 import pytest
@@ -217,9 +218,10 @@ def test_a_name_may_come_as_a_path() -> None:
 def test_a_request_of_no_numbers_is_refused_as_any_other() -> None:
     from perceiver_ar.continuation import Request
 
-    for values in ({"seconds": "30"}, {"temperature": None}, {"top_p": [1]}, {"min_p": "0"}):
+    wrong: dict[str, Any] = {"seconds": "30", "temperature": None, "top_p": [1], "min_p": "0"}
+    for name, value in wrong.items():
         with pytest.raises(ValueError, match="must be a number"):
-            Request(**values)
+            Request(**{name: value})
 
 
 def test_little_music_is_told_as_it_was_asked_for() -> None:
