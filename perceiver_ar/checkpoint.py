@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +24,9 @@ from perceiver_ar.model import Params, PerceiverAR, from_params, to_params
 from perceiver_ar.registry import DEFAULT, resolve, shipped
 
 CONFIG, CODEC, WEIGHTS, CARD = "config.json", "codec.json", "weights.safetensors", "README.md"
+
+INFINITE, NEGATIVE_INFINITE = 0x7C00, 0xFC00
+"""Bits of float16 infinities: those of NaN come behind them, those of numbers of the same sign before."""
 
 
 class CheckpointError(ValueError):
@@ -72,18 +77,15 @@ def load(name_or_path: str | Path = DEFAULT) -> Pretrained:
         raise CheckpointError(
             f"{folder}: the codec has {codec.vocab_size} tokens, the model {config.vocab_size}"
         )
-    try:
+    if (axes := codec.positions(0, 1).shape[1]) != config.axes:
+        raise CheckpointError(f"{folder}: the codec has {axes} axes of positions, the model {config.axes}")
+    with _whole(folder / WEIGHTS) as path:
         if (known := shipped(name_or_path)) and weights_sha256(folder) != known.sha256:
             raise ValueError("its SHA-256 is not the shipped one")
-        model = from_params(config, _nested(load_file(folder / WEIGHTS)), unrolled=True)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder / WEIGHTS} is missing or damaged ({error}); get the model again"
-        ) from error
-    card = folder / CARD
-    return Pretrained(
-        folder.name, config, codec, model, card.read_text(encoding="utf-8") if card.is_file() else ""
-    )
+        model = from_params(config, _nested(_finite(load_file(path))), unrolled=True)
+    with _whole(folder / CARD) as path:
+        card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return Pretrained(folder.name, config, codec, model, card)
 
 
 def weights_sha256(folder: Path) -> str:
@@ -118,13 +120,33 @@ def music(codec: Codec) -> MusicCodec:
 
 
 def _read(path: Path, make: Any) -> Any:
-    try:
+    with _whole(path):
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("not an object")
         return make(values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """For reading a file of a model: whatever is wrong with it is a CheckpointError that names it."""
+    try:
+        yield path
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({error}); get the model again") from error
+
+
+def _finite(flat: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same arrays; ValueError if a number in them is none."""
+    for name, x in flat.items():
+        if x.dtype == np.float16:  # by its bits, as numpy would take eight times as long to widen it
+            positive, negative = x.view(np.int16).max(initial=0), x.view(np.uint16).max(initial=0)
+            finite = positive < INFINITE and negative < NEGATIVE_INFINITE
+        else:
+            finite = np.isfinite(x).all()
+        if not finite:
+            raise ValueError(f"{name} holds what is no finite number")
+    return flat
 
 
 def _flat(params: Params) -> dict[str, jax.Array]:
@@ -140,5 +162,7 @@ def _nested(flat: dict[str, np.ndarray]) -> Params:
         place = nested
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name} lies in an array")
         place[last] = x
     return nested

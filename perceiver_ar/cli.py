@@ -5,14 +5,15 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import sys
 import tempfile
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perceiver_ar.interrupts import insistent
 from perceiver_ar.registry import DEFAULT, MODELS, asset
-from perceiver_ar.report import ProgressLine, described, facts, heard
+from perceiver_ar.report import ProgressLine, described, facts, heard, nowhere, say
 
 if TYPE_CHECKING:
     from perceiver_ar.checkpoint import Pretrained
@@ -27,23 +28,28 @@ class Failure(Exception):
     """Not possible as asked; the message says what is wrong and what to do."""
 
 
+@insistent()
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    sys.stderr = sys.stderr or nowhere()  # what is printed to None goes to stdout
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have what the encoding lacks
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return options.run(options)
+        code = options.run(options)
+        print(end="", flush=True)  # rather here than where nothing can be said of it
+        return code
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped")
         return STOPPED
-    except BrokenPipeError:  # whoever read our output has gone
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read stdout has gone
+        sys.stdout = nowhere()
         return 0
     except (Failure, ValueError, OSError) as error:
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
             text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        print(f"perceiver-ar: {text}", file=sys.stderr)
+        say(f"perceiver-ar: {text}")
         return 2
 
 
@@ -105,26 +111,29 @@ def _continue(options: argparse.Namespace) -> int:
     from perceiver_ar.continuation import prime
 
     priming = prime(pretrained.config, pretrained.music, primer.tokens)
-    print(f"primed by {heard(priming)}; seed {request.seed}", file=sys.stderr)
+    say(f"primed by {heard(priming)}; seed {request.seed}")
     progress, stopped = _generate(pretrained, primer, request)
     if not progress.tokens:
         raise KeyboardInterrupt
-    files = _write(options, midi, primer, progress, request, outputs)
-    if options.json:
-        values = {
-            "seed": request.seed,
-            "model": pretrained.name,
-            "primer_tokens": priming.used,
-            "primer_tokens_total": priming.total,
-            "seconds": round(progress.seconds, 2),
-            "notes": progress.notes,
-            "tokens_per_second": round(progress.tokens_per_second, 1),
-            "realtime_factor": round(progress.realtime_factor, 3),
-            "files": [str(path) for path in files],
-        }
-        print(json.dumps(values))
-    for path in files:
-        print(f"wrote {path}", file=sys.stderr)
+    files: list[Path] = []
+    try:
+        _write(options, midi, primer, progress, outputs, files)
+    finally:  # what was written is told, whatever ended that
+        for path in files:
+            say(f"wrote {path}")
+        if options.json:
+            values = {
+                "seed": request.seed,
+                "model": pretrained.name,
+                "primer_tokens": priming.used,
+                "primer_tokens_total": priming.total,
+                "seconds": round(progress.seconds, 2),
+                "notes": progress.notes,
+                "tokens_per_second": round(progress.tokens_per_second, 1),
+                "realtime_factor": round(progress.realtime_factor, 3),
+                "files": [str(path) for path in files],
+            }
+            print(json.dumps(values))
     return STOPPED if stopped else 0
 
 
@@ -153,8 +162,9 @@ def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
         paths = [output.with_stem(f"{output.stem}-{number}") for number in range(1, options.takes + 1)]
     sounds = [path.with_suffix(".wav") for path in paths if options.wav]
     for path in paths + sounds:
-        if path.is_dir():
-            raise Failure(f"{str(path)!r} is a folder; choose another output path")
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no ordinary file"
+            raise Failure(f"{str(path)!r} is {kind}; choose another output path")
         if path.exists() and not os.access(path, os.W_OK):
             raise Failure(f"{str(path)!r} cannot be written; choose another output path")
         with contextlib.suppress(OSError):
@@ -162,16 +172,17 @@ def _outputs(options: argparse.Namespace, midi: "MidiFile") -> list[Path]:
                 raise Failure(
                     "the output is the input file, which is never overwritten; choose another output path"
                 )
-    try:
-        tempfile.TemporaryFile(dir=output.parent).close()
-    except OSError as error:
-        raise Failure(
-            f"nothing can be written to {str(output.parent)!r} ({error.strerror}); choose another output path"
-        ) from error
+    for folder in sorted({Path(os.path.realpath(path)).parent for path in paths + sounds}):
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise Failure(
+                f"nothing can be written to {str(folder)!r} ({error.strerror}); choose another output path"
+            ) from error
     if sounds:
         from perceiver_ar.render import MAX_SECONDS
 
-        begin = midi.seconds if options.start is None else options.start
+        begin = midi.seconds if options.start is None else min(options.start, midi.seconds)
         if begin + options.seconds > MAX_SECONDS and not options.continuation_only:
             raise Failure(
                 f"at most {MAX_SECONDS // 60} minutes can be made audible, and original and continuation are longer; "
@@ -211,24 +222,36 @@ def _write(
     midi: "MidiFile",
     primer: "Primer",
     progress: "Progress",
-    request: "Request",
     outputs: list[Path],
-) -> list[Path]:
-    """The files: all music is written before any of it is made audible."""
-    from perceiver_ar.codecs.midi import write_continuation
+    files: list[Path],
+) -> None:
+    """Write the files, and put each into `files`: all music is there before any of it is made audible.
+
+    Music that cannot be written to its place, as that has gone or is full, is kept in a temporary folder.
+    """
+    from perceiver_ar.codecs.midi import MidiError, write_continuation
 
     cut = None if options.start is None else primer.start
-    for path, take in zip(outputs, progress.takes, strict=True):
-        notes = take.all(limit=request.seconds)
-        write_continuation(path, midi, notes, primer.start, cut=cut, only=options.continuation_only)
-    files = list(outputs)
+    takes = [take.all(limit=options.seconds) for take in progress.takes]
+
+    def write(paths: list[Path]) -> None:
+        for path, notes in zip(paths, takes[len(files) :], strict=True):
+            write_continuation(path, midi, notes, primer.start, cut=cut, only=options.continuation_only)
+            files.append(path)
+
+    try:
+        write(outputs)
+    except MidiError as error:
+        folder = Path(tempfile.mkdtemp(prefix="perceiver-ar-"))
+        write([folder / path.name for path in outputs[len(files) :]])
+        raise Failure(f"{error} The music is in {str(folder)!r} instead.") from error
     if options.wav:
         from perceiver_ar.render import write_wav
 
-        for number, path in enumerate(outputs):
-            write_wav(path.with_suffix(".wav"), path.read_bytes())
-            files.insert(2 * number + 1, path.with_suffix(".wav"))
-    return files
+        for path in outputs:
+            sound = path.with_suffix(".wav")
+            write_wav(sound, path.read_bytes())
+            files.insert(files.index(path) + 1, sound)
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """The shape of a model, as one validated value."""
 
 from dataclasses import asdict, dataclass, fields
-from math import prod
+from math import isfinite, prod
 from typing import Any, Literal, get_args
 
 Position = Literal["rotary", "sinusoidal", "learned"]
@@ -11,6 +11,14 @@ CacheDType = Literal["float32", "float16", "bfloat16", None]
 PAD, EOS, SOS = 0, 1, 2
 """Reserved tokens of every domain; data starts at `FIRST_DATA` (Perceiver AR, released code)."""
 FIRST_DATA = 3
+
+KINDS = {
+    int: ("a whole number", (int,)),
+    bool: ("true or false", (bool,)),
+    float: ("a finite number", (int, float)),
+    float | None: ("a finite number", (int, float, type(None))),
+}
+"""What a field of some type may hold, in words and types: a bool is no number here, though it is an int."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class ModelConfig:
     """Recompute each latent layer in the backward pass rather than keep its activations."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "position_shape", tuple(self.position_shape) or (self.context,))
         for name in ("context", "latents", "width", "layers", "heads", "cross_heads", "widening"):
             if getattr(self, name) < 1:
@@ -84,6 +93,32 @@ class ModelConfig:
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {get_args(kind)}, not {getattr(self, name)!r}")
         self._check_shape()
+        self._check_rotation()
+
+    def _check_types(self) -> None:
+        """Fields hold what they are declared to, and numbers are finite: JSON may have anything."""
+        shape = self.position_shape
+        if not isinstance(shape, tuple | list) or not all(type(length) is int for length in shape):
+            raise ValueError(f"position_shape must hold whole numbers, not {shape!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kind, types = KINDS.get(field.type, ("", (type(value),)))
+            if type(value) not in types or (type(value) is float and not isfinite(value)):
+                raise ValueError(f"{field.name} must be {kind}, not {value!r}")
+
+    def _check_rotation(self) -> None:
+        """Every head rotates at least one pair of channels for each axis, or none of them is meant to."""
+        for name in ("heads", "cross_heads"):
+            channels = self.width // getattr(self, name)
+            if self.position == "rotary" and self.rotary_fraction and not self.rotated(channels):
+                raise ValueError(
+                    f"{name} {getattr(self, name)} leaves heads of {channels} channels, too few to rotate a pair of "
+                    f"them for each of {self.axes} axes at rotary_fraction {self.rotary_fraction:g}"
+                )
+
+    def rotated(self, channels: int) -> int:
+        """How many pairs of a head's `channels` are rotated for each axis."""
+        return int(channels * self.rotary_fraction) // 2 // self.axes
 
     def _check_shape(self) -> None:
         """Every axis has a place, and learned tables have one for every token of the context."""

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from math import ceil
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import jax
@@ -57,8 +57,11 @@ class Request:
         for name in ("takes", "seed"):
             if not isinstance(getattr(self, name), Integral):
                 raise ValueError(f"{name} must be a whole number, not {getattr(self, name)!r}")
+        for name in ("seconds", "temperature", "top_p", "min_p"):
+            if not isinstance(getattr(self, name), Real):
+                raise ValueError(f"{name} must be a number, not {getattr(self, name)!r}")
         if not 0 < self.seconds <= MAX_SECONDS:
-            raise ValueError(f"seconds must be above 0 and at most {MAX_SECONDS:g}, not {self.seconds:g}")
+            raise ValueError(f"seconds must be above 0 and at most {MAX_SECONDS:g}, not {self.seconds}")
         if not 1 <= self.takes <= MAX_TAKES:
             raise ValueError(f"takes must be between 1 and {MAX_TAKES}, not {self.takes}")
         if not 0 <= self.seed < 2**31:

@@ -53,7 +53,7 @@ def rotation(config: ModelConfig, heads: int, positions: Int[Array, "batch seq a
     """
     if config.position != "rotary":
         return None
-    pairs = int(config.width // heads * config.rotary_fraction) // 2 // config.axes
+    pairs = config.rotated(config.width // heads)
     if not pairs:
         return None
     phase = phases(positions, wavelengths(pairs, config.wavelength))

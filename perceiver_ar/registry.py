@@ -44,8 +44,8 @@ DEFAULT = next(model.name for model in MODELS if model.default)
 
 
 def shipped(name_or_path: str | Path) -> Shipped | None:
-    """The shipped model of this name; None of anything else, the path of its folder too."""
-    return next((model for model in MODELS if model.name == name_or_path), None)
+    """The shipped model of this name; None of anything else, a longer path of its folder too."""
+    return next((model for model in MODELS if model.name == str(name_or_path)), None)
 
 
 def asset(*parts: str) -> Path:

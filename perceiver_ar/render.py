@@ -5,14 +5,14 @@ segments, each with the seconds before it as a lead-in, and what it returns is j
 """
 
 import multiprocessing
-import os
 import signal
 import wave
 from bisect import bisect_left
 from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from io import BytesIO
 from math import ceil, inf
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -22,6 +22,7 @@ import numpy as np
 
 from perceiver_ar.codecs import smf, sounding
 from perceiver_ar.codecs.midi import MidiError, MidiFile, read_midi
+from perceiver_ar.files import whole
 from perceiver_ar.soundbank import soundfont
 
 RATE = 48_000  # what midirenderer gives
@@ -87,20 +88,14 @@ def wav_bytes(midi: bytes, *, begin: float = 0.0, end: float = inf) -> bytes:
 
 def write_wav(path: str | Path, midi: bytes, *, timeout: float | None = None) -> None:
     """Write `render` to a WAV file; on failure (RenderError) what was there before stays as it was."""
-    path = Path(path)
     audio = render(midi, timeout=timeout)
-    part = path.with_name(f".perceiver-ar-{os.getpid()}.part")
     try:
-        with part.open("wb") as target:
+        with whole(path) as target:
             _write(target, audio)
-        os.replace(part, path)
     except OSError as error:
         raise RenderError(
             f"Cannot write {str(path)!r} ({error.strerror}); choose another output path."
         ) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _write(target: BinaryIO, audio: np.ndarray) -> None:
@@ -171,7 +166,8 @@ def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, N
     pipe, its_end = context.Pipe()
     # The piano goes through the pipe: a process whose arguments break off, as its parent ends, prints a trace.
     process = context.Process(target=_work, args=(its_end,), daemon=True)
-    process.start()
+    with _deaf():
+        process.start()
     its_end.close()
     try:
         pipe.send((soundfont(), pieces))
@@ -188,11 +184,28 @@ def _play(pieces: list[bytes], timeout: float | None) -> Generator[np.ndarray, N
         pipe.close()
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started within it never hears Ctrl-C, which is the parent's to answer.
+
+    Told to pass it over when it runs, it would show a trace if that came while it imports what it needs.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which `start` would do, and open the ears again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(pipe: Connection) -> None:
     """Play pieces one by one. A parent that is gone breaks the pipe, and that ends the process."""
     from midirenderer import render_wave_from
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be started deaf
     with suppress(OSError, EOFError):
         piano, pieces = pipe.recv()
         for piece in pieces:

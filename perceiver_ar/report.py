@@ -1,13 +1,30 @@
 """What the command line says, and the page in the same words: a file, its primer, how far a run has come."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from perceiver_ar.codecs.midi import MidiFile, Primer
     from perceiver_ar.continuation import Priming, Progress
+
+
+@cache
+def nowhere() -> TextIO:
+    """What stands for stdout or stderr when there is none, or nobody reads it any more."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print on stderr. Nobody has to read it: neither a reader that has gone nor a full disk ends a run."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = nowhere()
 
 
 def clock(seconds: float) -> str:
@@ -64,7 +81,8 @@ def described(midi: "MidiFile", primer: "Primer", priming: "Priming") -> Iterato
 def progress_text(progress: "Progress", seconds: float) -> str:
     """Music made of `seconds`, notes, rate against real time, time left."""
     factor = progress.realtime_factor
-    text = f"{progress.seconds:.1f} of {seconds:g} s of music, {progress.notes:,} notes"
+    made = f"{progress.seconds:.{1 if seconds >= 1 else 2}f}"
+    text = f"{made} of {seconds:g} s of music, {progress.notes:,} notes"
     if factor > 0:
         text += f", {factor:.2f} x real time"
         text += "" if progress.done else f", {(seconds - progress.seconds) / factor:.0f} s left"
@@ -84,7 +102,7 @@ class ProgressLine:
 
     def __exit__(self, *_: object) -> None:
         if self.terminal:
-            print(file=sys.stderr)
+            say("")
 
     def show(self, progress: "Progress") -> None:
         """Say how far it is."""
@@ -93,7 +111,7 @@ class ProgressLine:
             return
         self.last = now
         text = progress_text(progress, self.seconds)
-        print(
-            f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr
-        )
-        sys.stderr.flush()
+        if self.terminal:
+            say(f"\r\x1b[K{text}", end="")
+        else:
+            say(text)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import chromium
@@ -81,6 +81,37 @@ def scale(tmp_path: Path) -> Path:
     path = tmp_path / "größer 音.MID"
     path.write_bytes(build.SCALE)
     return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A short MIDI file."""
+    path = tmp_path / "in.mid"
+    path.write_bytes(build.SCALE)
+    return path
+
+
+@pytest.fixture
+def run(small_model: Path, capsys: pytest.CaptureFixture[str]) -> Callable:
+    """Runs `perceiver-ar continue` in this process: (exit code, stdout, stderr)."""
+    from perceiver_ar import cli
+
+    def call(source: Path, output: Path, *more: str) -> tuple[int, str, str]:
+        arguments = [
+            "continue",
+            str(source),
+            "-o",
+            str(output),
+            "--seconds",
+            "0.5",
+            "--model",
+            str(small_model),
+        ]
+        code = cli.main([*arguments, *more])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,9 @@ def test_the_api_says_what_it_takes(api: Api) -> None:
     (second,) = said["/start"]["parameters"]
     assert second["label"] == "Second of the file that is open"
     assert not second["parameter_has_default"] and second["type"] == {"type": "number"}
-    limits = "seconds): 5 to 300. Takes: 1 to 4. Temperature: 0.7 to 2. Top-p: 0.01 to 1. Min-p: 0 to 0.5. Seed: "
+    limits = (
+        "seconds): 5 to 300. Takes: 1 to 4. Temperature: 0.7 to 2. Top-p: 0.01 to 1. Min-p: 0 to 0.5. Seed: "
+    )
     assert limits in said["/continue"]["description"]
 
 

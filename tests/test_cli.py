@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import midi_builder as build
 import pytest
@@ -29,35 +30,6 @@ KEYS = [
     "realtime_factor",
     "files",
 ]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "in.mid"
-    path.write_bytes(SCALE)
-    return path
-
-
-@pytest.fixture
-def run(small_model: Path, capsys: pytest.CaptureFixture[str]) -> Callable:
-    """Runs `continue` in this process: (exit code, stdout, stderr)."""
-
-    def call(source: Path, output: Path, *more: str) -> tuple[int, str, str]:
-        arguments = [
-            "continue",
-            str(source),
-            "-o",
-            str(output),
-            "--seconds",
-            "0.5",
-            "--model",
-            str(small_model),
-        ]
-        code = cli.main([*arguments, *more])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def chunks(data: bytes) -> list[bytes]:
@@ -161,8 +133,10 @@ def test_no_take_is_lost_for_want_of_sound(
         _refused(run(source, output, "--wav"), "leave --wav out")
     assert not output.exists()
     monkeypatch.setattr("perceiver_ar.render.write_wav", fail)
-    code, _, err = run(source, output, "--wav", "--takes", "3")
-    assert code == 2 and "There is no sound." in err
+    code, out, err = run(source, output, "--wav", "--takes", "3", "--json")
+    assert code == 2 and err.endswith("perceiver-ar: There is no sound.\n")
+    paths = [str(source.with_name(f"out-{number}.mid")) for number in (1, 2, 3)]
+    assert json.loads(out)["files"] == paths and all(f"wrote {path}\n" in err for path in paths)
     assert [read_midi(source.with_name(f"out-{number}.mid")).notes >= 24 for number in (1, 2, 3)] == [
         True
     ] * 3
@@ -236,6 +210,27 @@ def test_shipped_weights_that_were_changed_are_refused(
         load("piano")
 
 
+def test_a_name_may_come_as_a_path() -> None:
+    assert registry.shipped(Path("piano")) is registry.shipped("piano") is not None
+    assert registry.shipped(registry.asset("piano")) is None
+
+
+def test_a_request_of_no_numbers_is_refused_as_any_other() -> None:
+    from perceiver_ar.continuation import Request
+
+    wrong: dict[str, Any] = {"seconds": "30", "temperature": None, "top_p": [1], "min_p": "0"}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match="must be a number"):
+            Request(**{name: value})
+
+
+def test_little_music_is_told_as_it_was_asked_for() -> None:
+    from perceiver_ar.continuation import Progress
+    from perceiver_ar.report import progress_text
+
+    assert progress_text(Progress([], 0.05, 1, 9, 0.0, 0.0, True), 0.05) == "0.05 of 0.05 s of music, 1 notes"
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_unusual_files_are_continued(run: Callable, tmp_path: Path, name: str) -> None:
     source = tmp_path / "größer 音.MID"
@@ -278,6 +273,7 @@ def test_missing_files_and_folders_get_a_sentence(run: Callable, tmp_path: Path,
         (["--seconds", "0"], "seconds"),
         (["--seconds", "1e9"], "seconds"),
         (["--seconds", "nan"], "seconds"),
+        (["--seconds", "600.0001"], "at most 600, not 600.0001"),
         (["--takes", "0"], "takes"),
         (["--takes", "99"], "takes"),
         (["--takes", "300000000"], "takes"),

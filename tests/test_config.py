@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"latents": 33}, "must not exceed the context"),
     ({"rotary_fraction": 1.5}, "rotary_fraction must be in"),
     ({"longest_wavelength": 4.0}, "longest_wavelength must be at least 8"),
+    ({"heads": 16}, "heads 16 leaves heads of 2 channels, too few"),
+    ({"cross_heads": 16}, "cross_heads 16 leaves heads of 2 channels, too few"),
+    ({"position_shape": (4, 4, 4)}, "each of 3 axes"),
+    ({"width": 32.0}, "width must be a whole number, not 32.0"),
+    ({"layers": True}, "layers must be a whole number, not True"),
+    ({"latents": "8"}, "latents must be a whole number, not '8'"),
+    ({"remat": "yes"}, "remat must be true or false, not 'yes'"),
+    ({"dropout": None}, "dropout must be a finite number, not None"),
+    ({"rotary_fraction": math.nan}, "rotary_fraction must be a finite number"),
+    ({"longest_wavelength": math.inf}, "longest_wavelength must be a finite number"),
+    ({"longest_wavelength": "9"}, "longest_wavelength must be a finite number"),
+    ({"position_shape": 5}, "position_shape must hold whole numbers"),
+    ({"position_shape": (16.0,)}, "position_shape must hold whole numbers"),
     ({"position": "rotory"}, "position must be one of"),
     ({"dtype": "float16"}, "dtype must be one of"),
     ({"cache_dtype": "int8"}, "cache_dtype must be one of"),
@@ -50,6 +64,8 @@ def test_a_config_that_no_model_can_have_is_refused(changes: dict[str, Any], mes
     [
         small_config(),
         small_config(position="learned", position_shape=(16, 8), longest_wavelength=100.0, remat=True),
+        small_config(heads=16, rotary_fraction=0.0),
+        small_config(position="sinusoidal", heads=16),
         small_config(position="sinusoidal", dtype="bfloat16", dropout=0.1, cross_attend_dropout=0.3),
     ],
 )
@@ -89,5 +105,6 @@ def test_every_field_is_read_by_the_model() -> None:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 owner = node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")
                 read |= {node.attr} if owner == "config" else set()
-    read |= {"longest_wavelength"} if "wavelength" in read else set()  # read through the property
+    for name, through in (("longest_wavelength", "wavelength"), ("rotary_fraction", "rotated")):
+        read |= {name} if through in read else set()
     assert {field.name for field in fields(ModelConfig)} <= read

@@ -79,7 +79,7 @@ def test_while_the_window_stands_still_one_program_refills_behind_a_ring_of_any_
     monkeypatch.setattr(generation, "RING", 8)
     programs: list[Any] = [generation._steps, generation._refill]
     before = [program._cache_size() for program in programs]
-    model = small_model(small_config(width=16, context=64, rotary_fraction=0.25))
+    model = small_model(small_config(width=16, heads=2, context=64, rotary_fraction=0.25))
     chunks = generate(model, ToyCodec(), [np.full(20, FIRST_DATA, np.int32)], chunk=4)
     assert sum(chunk.tokens.shape[1] for chunk in islice(chunks, 8)) == 32
     steps, refills = (program._cache_size() - count for program, count in zip(programs, before, strict=True))

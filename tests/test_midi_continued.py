@@ -11,7 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from perceiver_ar.codecs.midi import MidiError, continuation_bytes, read_midi, write_continuation
+from perceiver_ar.codecs.midi import (
+    FADED_SECONDS,
+    MidiError,
+    continuation_bytes,
+    read_midi,
+    write_continuation,
+)
 from perceiver_ar.codecs.music import MusicCodec, Note
 
 CODEC = MusicCodec()
@@ -221,6 +227,17 @@ def test_writing_replaces_the_file_whole_or_not_at_all(tmp_path):
     with pytest.raises(MidiError, match="Cannot write"):
         write_continuation(tmp_path, read_midi(SIMPLE), NEW, 2.0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["résultat.mid"]
+
+
+def test_a_pedal_that_nobody_hears_any_more_is_not_waited_for():
+    pedal = mb.track((0, mb.control(64, 127)), (60 * 960, mb.control(64, 0)))
+    file = read_midi(mb.midi(mb.track(*mb.melody()), pedal))
+    released = max(note.end for note in file.played) / 960
+    assert file.seconds == file.primer(CODEC).start == released + FADED_SECONDS
+    data = continuation_bytes(file, NEW, file.seconds)
+    assert data[14 : len(file.data)] == file.data[14:]
+    new = read_midi(data).played[-len(NEW) :]
+    assert [note.start / 960 for note in new] == [file.seconds, file.seconds + 0.25]
 
 
 @pytest.mark.parametrize("archive", ["maestro-v3.0.0-midi.zip", "asap-extra.zip"])

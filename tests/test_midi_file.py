@@ -274,3 +274,10 @@ def test_real_performances_are_read_as_note_seq_reads_them(archive):
         theirs = CODEC.encode(midi_io.midi_to_note_sequence(data))
         np.testing.assert_array_equal(primer.tokens, theirs, err_msg=name)
         assert abs(file.seconds - primer.start) <= 0.0051
+
+
+def test_notes_of_tracks_add_up_to_those_of_the_file():
+    """A note without length is none, and a key struck twice at once is one note."""
+    first = mb.track((0, mb.on(60)), (0, mb.off(60)), (0, mb.on(64)), (0, mb.on(64)), (480, mb.off(64)))
+    file = read_midi(mb.midi(first, mb.track(*mb.melody())))
+    assert [track.notes for track in file.tracks] == [1, file.notes - 1]

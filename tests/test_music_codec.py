@@ -243,3 +243,18 @@ def test_stream_takes_over_the_velocity_of_its_primer():
     stream = NoteStream(CODEC, np.array([CODEC.velocity + 3, on(60), CODEC.velocity + 20, shift(10)]))
     stream.feed([on(62), shift(10)])
     assert stream.all() == [Note(62, 81, 0.0, 0.1)]
+
+
+@pytest.mark.parametrize("bins", [1, 8, 10, 20, 32, 64, 100, 127])
+def test_velocities_come_back_as_note_seq_has_them(bins: int) -> None:
+    from note_seq.performance_lib import velocity_bin_to_velocity
+
+    codec = MusicCodec(velocity_bins=bins)
+    for number in range(bins):
+        tokens = np.array([codec.velocity + number, codec.note_on + 60, codec.time_shift])
+        assert codec.decode(tokens)[0].velocity == velocity_bin_to_velocity(number + 1, bins)
+
+
+def test_without_bins_all_notes_are_equally_loud() -> None:
+    codec = MusicCodec(velocity_bins=0)
+    assert [note.velocity for note in codec.decode(np.array([codec.note_on, codec.vocab_size - 1]))] == [64]

@@ -16,6 +16,7 @@ from jax.errors import JaxRuntimeError
 
 from perceiver_ar.checkpoint import CARD, save
 from perceiver_ar.config import FIRST_DATA, DType
+from perceiver_ar.interrupts import insistent
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
 from training import cost, presets
@@ -127,6 +128,7 @@ class Prepare:
     """One of Beam's by its name, such as FlinkRunner; by default a process for each core of this machine."""
 
 
+@insistent()
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 2 not possible as asked."""
     # By absl orbax would show the stack of what is said below.

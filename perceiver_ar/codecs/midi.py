@@ -5,7 +5,7 @@ The original is kept as bytes from beginning to end. Reading works on a scan of 
 
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,9 @@ MAX_SECONDS = 24 * 3600
 MAX_TICKS_PER_SECOND = 400_000  # ten minutes of continuation still fit one delta time
 COARSE_TICK_SECONDS = 0.02
 PIANOS = range(8)
+FADED_SECONDS = 5.0
+"""What the pedal still holds so long after the last key was released is not waited for: strings of the shipped piano
+are then 28 dB softer than when they were struck, and higher ones 40."""
 
 __all__ = [
     "MidiError",
@@ -41,7 +44,10 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One track: its name, the channels and programs of its messages, its notes without drums, its drum notes."""
+    """One track: its name, the channels and programs of its messages, its notes without drums, its drum notes.
+
+    Notes have a length; one that is struck twice at once is one. Drums are counted as they are struck.
+    """
 
     name: str
     channels: tuple[int, ...]
@@ -71,7 +77,8 @@ class MidiFile:
     """A MIDI file that can be continued; `read_midi` makes it.
 
     data: the bytes as they came. division: ticks a quarter note. notes: how many, without drums. first: seconds
-    of the first onset. seconds: when the last sound has ended, with sustain pedal and drums. warnings: sentences.
+    of the first onset. seconds: when the last sound has ended, with drums, or what the sustain pedal holds has faded.
+    warnings: sentences.
     """
 
     name: str
@@ -172,8 +179,13 @@ def read_midi(source: str | Path | bytes, name: str | None = None) -> MidiFile:
         )
     tracks = tuple(_track(events) for events in scanned)
     _check_notes(sum(track.notes for track in tracks), sum(track.drums for track in tracks))
-    played, pedals, last = _performance(scanned, longest + 1)
+    found = [sounding.notes(events, longest + 1) for events in scanned]
+    tracks = tuple(
+        replace(track, notes=sum(note.channel != sounding.DRUM_CHANNEL for note in notes))
+        for track, notes in zip(tracks, found, strict=True)
+    )
     tempo = _tempo_map(division, scanned)
+    played, pedals, last = _performance(scanned, found, tempo)
     seconds = float(tempo.seconds(last))
     if seconds > MAX_SECONDS:
         raise MidiError(f"The music lasts {seconds / 3600:,.0f} hours; cut it to less than 24.")
@@ -246,16 +258,18 @@ def _check_notes(notes: int, drums: int) -> None:
 
 
 def _performance(
-    tracks: Sequence[smf.Events], end: int
+    tracks: Sequence[smf.Events], found: Sequence[Sequence[sounding.Played]], tempo: TempoMap
 ) -> tuple[list[sounding.Played], list[sounding.Pedal], int]:
     """Notes and sustain pedal without drums, and the tick at which the last sound has ended, drums included."""
-    notes = [note for events in tracks for note in sounding.notes(events, end)]
+    notes = [note for each in found for note in each]
     played = [note for note in notes if note.channel != sounding.DRUM_CHANNEL]
     if not played:
         raise MidiError("The file has no notes of any length; choose another.")
     pedals = [move for move in sounding.pedals(tracks) if move.channel != sounding.DRUM_CHANNEL]
     if len(pedals) > MAX_NOTES:
         raise MidiError(f"The file moves the pedal {len(pedals):,} times; choose a shorter one.")
+    released = max(note.end for note in played)
+    pedals = sounding.lifted(pedals, tempo.tick(float(tempo.seconds(released)) + FADED_SECONDS))
     # A drum that is never released does not sound on: it was struck.
     drums = [
         note.end if note.released else note.start for note in notes if note.channel == sounding.DRUM_CHANNEL

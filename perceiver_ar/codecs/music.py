@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from note_seq import NoteSequence
 
 PITCHES = 128
+VELOCITIES = 127
+"""From 1 on: 0 is a note-off."""
 # A longer stretch without any event says nothing more, and an hour of it would fill the context.
 MAX_SILENCE_SECONDS = 10
 MAX_TICK = 10_000_000  # pretty_midi's own bound on the length of a file
@@ -37,13 +39,26 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class MusicCodec:
-    """Notes to tokens: note-on, note-off, time shift, velocity, in note-seq's order behind the specials."""
+    """Notes to tokens: note-on, note-off, time shift, velocity, in note-seq's order behind the specials.
+
+    Raises:
+        ValueError: a field that no codec can have.
+    """
 
     steps_per_second: int = 100
     max_shift_steps: int = 100
     velocity_bins: int = 32
+    """0: all notes are equally loud."""
 
     name = "music"
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps_per_second", 1), ("max_shift_steps", 1), ("velocity_bins", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.velocity_bins > VELOCITIES:
+            raise ValueError(f"velocity_bins must be at most {VELOCITIES}, not {self.velocity_bins}")
 
     @property
     def note_on(self) -> int:
@@ -178,7 +193,7 @@ class NoteStream:
     def feed(self, tokens: Iterable[int]) -> None:
         """Take in the next tokens, any number of them."""
         codec = self._codec
-        bin_size = PITCHES // codec.velocity_bins
+        bin_size = math.ceil(VELOCITIES / max(codec.velocity_bins, 1))
         for token in map(int, tokens):
             if token < codec.note_on or token >= codec.vocab_size:
                 continue

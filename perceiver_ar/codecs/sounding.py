@@ -89,6 +89,13 @@ def pedals(tracks: Sequence[Events]) -> list[Pedal]:
     ]
 
 
+def lifted(moves: Sequence[Pedal], limit: int) -> list[Pedal]:
+    """The same moves, but that a pedal which moves later than the tick `limit` is lifted there for good."""
+    kept = [move for move in moves if move.tick <= limit]
+    late = sorted({move.channel for move in moves if move.tick > limit})
+    return kept + [Pedal(channel, limit, 0) for channel in late]
+
+
 def last_sound(played: Sequence[Played], moves: Sequence[Pedal]) -> int:
     """The tick at which the last note ends, with the sustain pedal; one never lifted ends with the last event."""
     last = max([note.end for note in played] + [move.tick for move in moves])

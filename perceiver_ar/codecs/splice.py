@@ -1,6 +1,5 @@
 """A continuation added to a MIDI file: one more track behind chunks that are copied byte for byte."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import numpy as np
 from perceiver_ar.codecs import smf, sounding
 from perceiver_ar.codecs.music import MusicCodec, Note
 from perceiver_ar.codecs.smf import MidiError, TempoMap
+from perceiver_ar.files import whole
 
 if TYPE_CHECKING:
     from perceiver_ar.codecs.midi import MidiFile
@@ -35,14 +35,11 @@ def write_continuation(
     only: bool = False,
 ) -> None:
     """Write `continuation_bytes` to `path`; on failure (MidiError) what was there before stays as it was."""
-    path = Path(path)
     data = continuation_bytes(original, notes, start, cut=cut, only=only)
-    part = path.with_name(f".perceiver-ar-{os.getpid()}.part")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        with whole(path) as file:
+            file.write(data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise MidiError(
             f"Cannot write {str(path)!r} ({error.strerror}); choose another output path."
         ) from None
