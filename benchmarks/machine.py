@@ -19,7 +19,7 @@ TRIES = 8
 """Of reading and of arithmetic, the fastest of which counts."""
 
 
-SIDE = 2048
+SIDE = 1024
 """Of the square matrices whose product measures arithmetic."""
 
 

@@ -69,9 +69,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "more", [[], ["--shard"], ["--accumulate", "2"]], ids=["whole", "sharded", "in parts"]
-)
+@pytest.mark.parametrize("more", [[], ["--shard", "--accumulate", "2"]], ids=["whole", "sharded, in parts"])
 def test_eight_devices_agree_with_one(alone: list[float], more: list[str], tmp_path: Path) -> None:
     assert losses(tmp_path, start(tmp_path, *more, devices=8)) == pytest.approx(alone, abs=1e-5)
 

@@ -8,7 +8,6 @@ LLVM compiles at each start.
 import ctypes
 import hashlib
 import mmap
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_ar.files import whole
 from perceiver_ar.registry import user_cache
 
 HELP, BEGIN, END = 1, 2, 3
@@ -113,9 +113,8 @@ def _kept(path: Path) -> bytes | None:
 
 def _keep(path: Path, code: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.{os.getpid()}")
-    new.write_bytes(hashlib.sha256(code).digest() + code)
-    new.replace(path)
+    with whole(path) as file:
+        file.write(hashlib.sha256(code).digest() + code)
 
 
 def _placed(code: bytes, wanted: str) -> Function:
