@@ -55,33 +55,35 @@ class Ahead:
 
     def compile(self, programs: dict[Hashable, Program]) -> None:
         """Begin with these, each by a name of its own."""
-        self.begun |= set(programs)
-        wanted = {}
-        for program, given in programs.values():
-            given = jax.tree.map(_abstract, given)
-            leaves, structure = jax.tree.flatten(given)
-            if (key := (program, structure, *leaves)) not in _COMPILED:
-                wanted[key] = program, given
-        if not wanted:
+        if not (wanted := self._wanted(programs)):
             return
 
         def compile_all(closed: Event = self._closed) -> None:  # and not all that its owner holds
             memory.give_back()  # of what the first programs took
             with contextlib.suppress(Exception):  # who needs the program meets the same error, and handles it
-                for key, (program, given) in wanted.items():
+                for key, program in wanted.items():
                     if not closed.is_set():
-                        program.lower(*given).compile()
-                        _COMPILED.add(key)
+                        _compile(key, program)
             memory.give_back()
 
         self._names, self._thread = frozenset(programs), Thread(target=compile_all, name="compile")
         self._thread.start()
 
     def compile_now(self, name: Hashable, program: Program) -> None:
-        """Compile this one, and wait for it: threads that help where it runs would wait busily for a compiler."""
-        self.wait()
-        self.compile({name: program})
-        self.wait()
+        """Compile this one while its user waits: where it runs, threads that help would wait busily for a compiler."""
+        for key, wanted in self._wanted({name: program}).items():
+            _compile(key, wanted)
+
+    def _wanted(self, programs: dict[Hashable, Program]) -> dict[Hashable, Program]:
+        """Those that the process has not compiled yet, each by all that it depends on."""
+        self.begun |= set(programs)
+        wanted: dict[Hashable, Program] = {}
+        for program, given in programs.values():
+            given = jax.tree.map(_abstract, given)
+            leaves, structure = jax.tree.flatten(given)
+            if (key := (program, structure, *leaves)) not in _COMPILED:
+                wanted[key] = program, given
+        return wanted
 
     def ready(self, name: Hashable) -> bool:
         """Whether the program was begun, and nobody is compiling it."""
@@ -95,6 +97,12 @@ class Ahead:
     def close(self) -> None:
         """Nothing more will be needed."""
         self._closed.set()
+
+
+def _compile(key: Hashable, program: Program) -> None:
+    function, given = program
+    function.lower(*given).compile()
+    _COMPILED.add(key)
 
 
 def _abstract(x: Any) -> Any:

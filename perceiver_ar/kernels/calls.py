@@ -76,7 +76,6 @@ def _help(module: ir.Module, work: Code) -> None:
     with code.when(asked.equals(HELP)):
         for _ in code.during(lambda: board[HELPED] > 0):
             code.call(work, asked)
-            code.rest()
     code.give(0)
 
 
@@ -98,7 +97,7 @@ def _share(module: ir.Module, work: Code) -> Code:
                 pool.schedule(code, work)
         code.call(work, frame)
         for _ in code.during(lambda: board[DONE] < parts):  # what others took is soon done
-            code.rest()
+            pass
         board[BUSY] = 0
     for part in code.range(0, alone.value):
         code.call_at(kernel, frame, part, parts)

@@ -221,11 +221,6 @@ class Code:
         known = self.builder.module.globals.get(name)
         return known or ir.Function(self.builder.module, ir.FunctionType(gives, takes), name)
 
-    def rest(self) -> None:
-        """Let the other thread of a core that has two go on, for a moment in which this one waits busily."""
-        if binding.get_default_triple().startswith("x86_64"):
-            self.builder.call(self.function_of("llvm.x86.sse2.pause", ir.VoidType(), []), [])
-
     def when(self, condition: Value) -> AbstractContextManager:
         return self.builder.if_then(condition.llvm)
 
