@@ -1,7 +1,7 @@
 """Generated logits equal those of one uncached forward, whatever the cache did in between."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -189,16 +189,25 @@ def test_takes_equal_separate_primers_and_fewer_takes(cache_dtype: CacheDType) -
     np.testing.assert_array_equal(takes.tokens[:1], alone.tokens)
 
 
+class Watched:
+    """A program whose calls are told, with what they give."""
+
+    def __init__(self, program: Any, tell: Callable[..., None]) -> None:
+        self.lower, self._program, self._tell = program.lower, program, tell
+
+    def __call__(self, *given: Any) -> Any:
+        made = self._program(*given)
+        self._tell(given, made)
+        return made
+
+
 def test_takes_share_one_prefill(model: PerceiverAR, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[tuple[int, int]] = []
-    prefill = generation._prefill
 
-    def counted(model: PerceiverAR, tokens: np.ndarray, *rest: Any) -> Any:
-        logits, cache = prefill(model, tokens, *rest)
-        rows.append((len(tokens), cache.prefix.keys.shape[0] // model.config.cross_heads))
-        return logits, cache
+    def counted(given: tuple, made: tuple) -> None:
+        rows.append((len(given[1]), made[1].prefix.keys.shape[0] // model.config.cross_heads))
 
-    monkeypatch.setattr(generation, "_prefill", counted)
+    monkeypatch.setattr(generation, "_prefill", Watched(generation._prefill, counted))
     assert run(model, [primer(9), primer(5)], 16, takes=3).tokens.shape == (6, 16)
     assert rows == [(2, 2)]
 
@@ -283,8 +292,7 @@ def test_no_longer_row_of_few_kinds_than_is_asked_for(model: PerceiverAR, chunk:
 
 def test_closing_the_generator_stops_it(model: PerceiverAR, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    steps = generation._steps
-    monkeypatch.setattr(generation, "_steps", lambda *given: calls.append(1) or steps(*given))
+    monkeypatch.setattr(generation, "_steps", Watched(generation._steps, lambda *_: calls.append(1)))
     chunks = generate(model, CODEC, [primer(9)])
     next(chunks)
     chunks.close()
