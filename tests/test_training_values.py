@@ -115,6 +115,7 @@ def test_one_window_of_one_head_is_scored_in_bfloat16(run: Path, reach: list[str
         (["--stride", "17"], "not 17"),
         (["--baselines"], "counts the tokens of a corpus"),
         (["--samples", "out", "--sample-count", "0"], "must be at least 1"),
+        (["--samples", __file__], f"{__file__}: File exists"),
         (["--split", "nonsense"], "no 'nonsense'"),
     ],
     ids=str,

@@ -69,7 +69,7 @@ class Evaluate:
     json: bool = False
     """Print one JSON object on stdout."""
     samples: Path | None = None
-    """Folder for sequences that the model completes: MIDI and WAV, a grid of images, or text."""
+    """Folder for sequences that the model completes: MIDI and WAV, a grid of images, text, or arrays."""
     sample_count: int = 4
     """How many."""
     sample_tokens: int = 1024
@@ -151,7 +151,10 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name:<18}{_about(name).splitlines()[0]}", file=sys.stderr)
             return 0 if first in ("-h", "--help") else 2
     except (ValueError, OSError, Diverged) as error:
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except (MemoryError, JaxRuntimeError) as error:
         if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
@@ -242,6 +245,8 @@ def _evaluate(options: Evaluate) -> None:
         check_counted(model.config.vocab_size)
     if options.sample_count < 1 or options.sample_tokens < 1:
         raise ValueError("--sample-count and --sample-tokens must be at least 1")
+    if options.samples:
+        options.samples.mkdir(parents=True, exist_ok=True)
     measured = from_params(replace(model.config, dtype=options.dtype), to_params(model))
     store = options.store or user_cache("tokens")
     sequences = domain.load(options.data, options.split, store)
