@@ -178,7 +178,11 @@ def _choosing(service: Service, parts: Parts) -> None:
             return gr.skip()
         session = service.session(request.session_hash or "")
         with _sentences():
-            return *shown(session, session.open(shipped()[int(number)].path)), None
+            path, piece = shipped()[int(number)].path, session.piece
+            # The list may say its choice twice: what is open then stays, with its takes and its sound.
+            if piece and piece.midi.data == path.read_bytes():
+                return *shown(session, session.begin_at(piece.midi.seconds)), None
+            return *shown(session, session.open(path)), None
 
     def begin_at(seconds: Any, request: gr.Request) -> tuple[Any, ...]:
         """Go on from this second of the file that is open; from its last sound on, all of it is kept."""
@@ -189,12 +193,13 @@ def _choosing(service: Service, parts: Parts) -> None:
 
     outputs = [roll, heard, start, parts.status]
     quiet = {"show_progress": "hidden", "concurrency_limit": None}
+    one_by_one: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 1}
     for event, function, other, name in (
         (parts.upload.upload, open_file, parts.shipped, "open"),
         (parts.shipped.input, open_shipped, parts.upload, "open_shipped"),
     ):
         source = parts.upload if name == "open" else parts.shipped
-        opened = event(function, source, [*outputs, other], api_name=name, **quiet)
+        opened = event(function, source, [*outputs, other], api_name=name, **one_by_one)
         # The piece that is open stays, and what could not be opened must not look as if it were.
         opened.failure(lambda: None, None, source, queue=False, api_visibility="private", **quiet)
     placed = {"trigger_mode": "always_last", "api_visibility": "private"}

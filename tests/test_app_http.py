@@ -55,6 +55,12 @@ def test_the_api_says_what_it_takes(api: Api) -> None:
     assert limits in said["/continue"]["description"]
 
 
+def test_a_piece_that_is_chosen_twice_is_opened_once(api: Api) -> None:
+    """As the page's list may say it: what is made of the piece meanwhile stays."""
+    first, second = (api.call("open_shipped", "1")[0]["piece"] for _ in range(2))
+    assert first == second != api.call("open_shipped", "0")[0]["piece"]
+
+
 def test_what_has_the_wrong_type_gets_a_sentence(api: Api) -> None:
     api.call("open_shipped", "0")
     for second in ("abc", None, [1], float("nan"), float("inf")):
