@@ -105,29 +105,18 @@ def _controls() -> Parts:
     )
     takes = gr.Slider(1, MOST_TAKES, DEFAULTS.takes, step=1, label="Takes", elem_id="takes")
     with gr.Accordion("More settings", open=False):
-        temperature = gr.Slider(
-            0.7,
-            2,
-            DEFAULTS.temperature,
-            step=0.01,
-            label="Temperature",
-            info="Above 1 bolder; below 1 safer, and sooner repeats itself",
+        temperature = _drawing(
+            "temperature", 0.7, 2, 0.01, "Above 1 bolder; below 1 safer, and sooner repeats itself"
         )
-        top_p = gr.Slider(
-            0.01,
-            1,
-            DEFAULTS.top_p,
-            step=0.01,
-            label="Top-p",
-            info="Lower keeps to the likeliest notes, which together have this chance",
+        top_p = _drawing(
+            "top_p", 0.01, 1, 0.01, "Lower keeps to the likeliest notes, which together have this chance"
         )
-        min_p = gr.Slider(
+        min_p = _drawing(
+            "min_p",
             0,
             0.5,
-            DEFAULTS.min_p,
-            step=0.005,
-            label="Min-p",
-            info="Higher leaves out notes whose chance is below this part of the likeliest's",
+            0.005,
+            "Higher leaves out notes whose chance is below this part of the likeliest's",
         )
         seed = gr.Number(DEFAULTS.seed, label="Seed", precision=0, elem_id="seed")
         lock = gr.Checkbox(label="Lock the seed", info="The same seed gives the same music", elem_id="lock")
@@ -137,6 +126,12 @@ def _controls() -> Parts:
     nothing = gr.HTML(visible=False)
     settings = [length, takes, temperature, top_p, min_p, seed]
     return Parts(upload, choice, start, nothing, settings, seed, lock, go, stop, nothing, nothing)
+
+
+def _drawing(name: str, least: float, most: float, step: float, info: str) -> gr.Slider:
+    """A slider for one of the settings by which notes are drawn."""
+    label = name.replace("_", "-").capitalize()
+    return gr.Slider(least, most, getattr(DEFAULTS, name), step=step, label=label, info=info)
 
 
 def _roll() -> gr.HTML:

@@ -17,8 +17,6 @@ FLOAT = 4
 """Bytes of a float32."""
 TRIES = 8
 """Of reading and of arithmetic, the fastest of which counts."""
-
-
 SIDE = 1024
 """Of the square matrices whose product measures arithmetic."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from perceiver_ar.interrupts import insistent
 from perceiver_ar.registry import DEFAULT, MODELS, asset
-from perceiver_ar.report import ProgressLine, described, facts, heard, nowhere, say
+from perceiver_ar.report import ProgressLine, described, facts, heard, nowhere, say, sentence
 
 if TYPE_CHECKING:
     from perceiver_ar.checkpoint import Pretrained
@@ -46,10 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = nowhere()
         return 0
     except (Failure, ValueError, OSError) as error:
-        text = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        say(f"perceiver-ar: {text}")
+        say(f"perceiver-ar: {sentence(error)}")
         return 2
 
 

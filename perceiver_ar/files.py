@@ -5,13 +5,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[BinaryIO]:
-    """A new file to write, which takes the place of `path` when it is done; until then nothing there changes.
+def whole(path: str | Path) -> Iterator[BufferedRandom]:
+    """A new file to write and read, which takes the place of `path` when it is done; until then nothing there changes.
 
     A symbolic link stays one: the file that it names is replaced. What is no ordinary file, such as a folder or a
     device, raises OSError.
@@ -22,7 +22,7 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
     # Opened by a name that nobody has, rather than by `tempfile`, whose files only their owner may read.
     part = path.with_name(f".perceiver-ar-{secrets.token_hex(8)}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("x+b") as file:
             yield file
         os.replace(part, path)
     finally:

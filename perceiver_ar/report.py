@@ -27,6 +27,13 @@ def say(text: str, end: str = "\n") -> None:
         sys.stderr = nowhere()
 
 
+def sentence(error: BaseException) -> str:
+    """What is wrong, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def clock(seconds: float) -> str:
     """A duration: `3 min 41 s`, or `41.5 s`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -144,7 +144,8 @@ def test_more_tokens_than_two_bytes_hold(tmp_path: Path) -> None:
     for codebooks, dtype in ((44, np.uint16), (65, np.uint32)):
         codec = AudioCodec(codebooks)
         codes = [np.full((1, codebooks), code) for code in (0, 1023)]
-        save_pieces(tmp_path / "pieces.npy", (framed(codec.encode(one), codec.vocab_size) for one in codes))
+        with (tmp_path / "pieces.npy").open("wb") as file:
+            save_pieces(file, (framed(codec.encode(one), codec.vocab_size) for one in codes))
         found = read_pieces(tmp_path / "pieces.npy")
         assert found.tokens[:].dtype == dtype
         assert [codec.decode(found[n]).tolist() for n in range(2)] == [one.tolist() for one in codes]

@@ -17,6 +17,7 @@ from perceiver_ar import cli, registry
 from perceiver_ar.checkpoint import CheckpointError, load, read_config, weights_sha256
 from perceiver_ar.codecs.midi import read_midi
 from perceiver_ar.config import FIRST_DATA
+from perceiver_ar.registry import asset, shipped
 
 ROOT = Path(__file__).parents[1]
 KEYS = [
@@ -211,8 +212,8 @@ def test_shipped_weights_that_were_changed_are_refused(
 
 
 def test_a_name_may_come_as_a_path() -> None:
-    assert registry.shipped(Path("piano")) is registry.shipped("piano") is not None
-    assert registry.shipped(registry.asset("piano")) is None
+    assert shipped(Path("piano")) is shipped("piano") is not None
+    assert shipped(asset("piano")) is None
 
 
 def test_a_request_of_no_numbers_is_refused_as_any_other() -> None:

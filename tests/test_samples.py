@@ -16,7 +16,7 @@ from training.data.domain import Domain, Pieces, Sample
 from training.data.images import Images
 from training.data.store import framed
 from training.data.text import Text
-from training.samples import complete, write_samples
+from training.samples import complete
 
 
 def completed(domain: Domain, tokens: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
@@ -38,7 +38,7 @@ def test_arrays_are_kept_whole(
 ) -> None:
     """A model goes on where something is to be told: behind a whole frame, or the random half."""
     tokens = domain.load((), "validation", tmp_path)[0]
-    written = write_samples(domain, completed(domain, tokens, monkeypatch), tmp_path / "seen")
+    written = domain.show(completed(domain, tokens, monkeypatch), tmp_path)
     names = [f"{number}-{name}.npy" for number in (1, 2) for name in ("primer", "continuation")]
     assert [path.name for path in written] == names
     for primer, continuation in zip(map(np.load, written[::2]), map(np.load, written[1::2]), strict=True):

@@ -19,6 +19,7 @@ from perceiver_ar.config import FIRST_DATA, DType
 from perceiver_ar.interrupts import insistent
 from perceiver_ar.model import from_params, to_params
 from perceiver_ar.registry import user_cache
+from perceiver_ar.report import sentence
 from training import cost, presets
 from training.card import model_card
 from training.config import Paths, TrainConfig
@@ -32,7 +33,7 @@ from training.devices import Cluster, mesh
 from training.evaluate import baselines, check_counted, evaluate, reach
 from training.loop import Diverged, Stopped, train
 from training.opened import opened, write_domain
-from training.samples import complete, write_samples
+from training.samples import complete
 from training.state import Checkpoints, read_config, read_starts
 
 UNNAMED = tyro.conf.arg(name="")
@@ -151,10 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name:<18}{_about(name).splitlines()[0]}", file=sys.stderr)
             return 0 if first in ("-h", "--help") else 2
     except (ValueError, OSError, Diverged) as error:
-        text = str(error)
-        if isinstance(error, OSError) and error.filename:
-            text = f"{error.filename}: {error.strerror}"
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except (MemoryError, JaxRuntimeError) as error:
         if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
@@ -263,7 +261,7 @@ def _evaluate(options: Evaluate) -> None:
         found |= baselines(counted, sequences, model.config.vocab_size)
     if options.samples:
         completed = complete(model, domain, sequences, options.sample_count, options.sample_tokens)
-        written = write_samples(domain, completed, options.samples)
+        written = domain.show(completed, options.samples)
         print(f"wrote {len(written)} files to {options.samples}", file=sys.stderr)
     if options.json:
         print(json.dumps(found))

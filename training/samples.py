@@ -1,7 +1,5 @@
 """Held-out sequences that a model completes, to look at and listen to."""
 
-from pathlib import Path
-
 import numpy as np
 
 from perceiver_ar.generate import generate
@@ -45,9 +43,3 @@ def _begun(domain: Domain, length: int) -> int:
     """
     half = (length - 1) // 2
     return max(domain.first_scored(length), 1 + half - half % len(domain.codec.legal))
-
-
-def write_samples(domain: Domain, samples: list[Sample], folder: Path) -> list[Path]:
-    """The files that a domain makes of the samples, in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return domain.show(samples, folder)

@@ -22,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from perceiver_ar.checkpoint import CODEC, CONFIG
 from perceiver_ar.config import ModelConfig
+from perceiver_ar.files import whole
 from training.config import Paths, TrainConfig
 from training.step import State, placed_shapes, placed_state
 
@@ -203,9 +204,8 @@ def write_config(config: TrainConfig, paths: Paths, first: int = 0) -> None:
     *before, last = [one.to_dict() for one in starts]
     paths.workdir.mkdir(parents=True, exist_ok=True)
     for name, values in ((CONFIG, last | {BEFORE: before}), (CODEC, config.domain.codec.to_dict())):
-        unfinished = paths.workdir / f"{name}.new"  # a crash or a full disk must not take what is there
-        unfinished.write_text(json.dumps(values, indent=1) + "\n")
-        unfinished.replace(paths.workdir / name)
+        with whole(paths.workdir / name) as file:  # a crash or a full disk must not take what is there
+            file.write((json.dumps(values, indent=1) + "\n").encode())
 
 
 def check_run(config: TrainConfig, workdir: Path) -> None:

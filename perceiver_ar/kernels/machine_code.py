@@ -26,9 +26,8 @@ HELP, BEGIN, END = 1, 2, 3
 Function = Callable[[int], int]
 BOARD = "perceiver_ar_board"
 """The name of a page that all functions know, and threads share."""
-_PAGES = np.zeros(
-    2 * mmap.PAGESIZE, np.uint8
-)  # private, so that a process that is forked has a board of its own
+# Private memory, so that a process that is forked has a board of its own.
+_PAGES = np.zeros(2 * mmap.PAGESIZE, np.uint8)
 OUTSIDE = {BOARD: -(-_PAGES.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE}
 SOURCES = (
     "calls.py",
@@ -65,10 +64,16 @@ def function(name: str) -> Function:
     Raises:
         ImportError: there is no LLVM for this machine, or the CPU lacks what the loops need.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        from perceiver_ar.kernels import calls, compiler
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        with suppress(ImportError):  # another LLVM may ask for what only it can give
+            return _placed(_object(name), name)
+    from perceiver_ar.kernels import calls, compiler
 
-        return compiler.compiled(calls.written(name), name, OUTSIDE)
+    return compiler.compiled(calls.written(name), name, OUTSIDE)
+
+
+def _object(name: str) -> bytes:
+    """The ELF object of the function of that name, from the user's cache folder if it is there."""
     path = user_cache("kernels", _key(name))
     if (code := _kept(path)) is None:
         from perceiver_ar.kernels import calls, compiler
@@ -76,12 +81,7 @@ def function(name: str) -> Function:
         code = compiler.object_code(calls.written(name))
         with suppress(OSError):  # no home to write to: it compiles every time
             _keep(path, code)
-    try:
-        return _placed(code, name)
-    except ImportError:  # another LLVM may ask for what only it can give
-        from perceiver_ar.kernels import calls, compiler
-
-        return compiler.compiled(calls.written(name), name, OUTSIDE)
+    return code
 
 
 def _key(name: str) -> str:

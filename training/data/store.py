@@ -3,16 +3,14 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from perceiver_ar.config import EOS, SOS
+from perceiver_ar.files import whole
 from training.data import sources
 from training.data.domain import Pieces
 from training.data.splits import NoSplit
@@ -184,8 +183,8 @@ def make_part(source: Path, encode: Encode, part: Part) -> None:
     if part.path.exists():
         return
     notes = Notes()
-    with _whole(part.path) as unfinished:
-        counts = save_pieces(unfinished, encode(sources.read(source, part.names), notes))
+    with whole(part.path) as file:
+        counts = save_pieces(file, encode(sources.read(source, part.names), notes))
         found = {"pieces": counts["pieces"], "counts": notes.counts, "left_out": notes.left_out}
         part.path.with_suffix(".json").write_text(json.dumps(found))
 
@@ -205,10 +204,10 @@ def _join(recipe: Recipe, paths: list[Path], path: Path) -> None:
     counts: Counter[str] = Counter()
     for found in notes:
         counts.update(found["counts"])
-    with _whole(path) as unfinished:
-        saved = save_pieces(unfinished, (piece for part in full for piece in _pieces_of(part)))
-        with unfinished.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with whole(path) as file:
+        saved = save_pieces(file, (piece for part in full for piece in _pieces_of(part)))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
         manifest = sources.origin(recipe.source, recipe.names) | {"split": recipe.split}
         manifest |= recipe.told | recipe.facts
         manifest |= {
@@ -221,18 +220,6 @@ def _join(recipe: Recipe, paths: list[Path], path: Path) -> None:
         path.with_suffix(".json").write_text(json.dumps(manifest | {"sha256": digest}, indent=1))
     if left_out:
         print(f"{len(left_out)} of {len(recipe.names)} files left out, as {left_out[0]}", file=sys.stderr)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write, which gets its name when it is done."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(descriptor)
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def manifest_of(path: Path) -> dict[str, Any]:
@@ -262,24 +249,23 @@ def framed(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
     return np.concatenate([[SOS], tokens, [EOS]]).astype(dtype)
 
 
-def save_pieces(path: Path, pieces: Iterable[np.ndarray]) -> dict[str, int]:
+def save_pieces(file: BinaryIO, pieces: Iterable[np.ndarray]) -> dict[str, int]:
     """Write pieces end to end; their number, and their size along the first axis, which is all that they differ in.
 
     They are written as they come, so that one is in memory at a time. The file is an array in NumPy's format, and
     behind it a second one, the offsets.
     """
     lengths, dtype, rest = [], np.dtype(np.uint16), ()
-    with path.open("wb") as file:
-        _write_header(file, dtype, (0,))
-        for piece in pieces:
-            if not lengths:
-                dtype, rest = piece.dtype, piece.shape[1:]
-                _write_header(file, dtype, (0, *rest))
-            file.write(piece.tobytes())
-            lengths.append(len(piece))
-        offsets = np.cumsum([0, *lengths])
-        np.save(file, offsets)
-        _write_header(file, dtype, (int(offsets[-1]), *rest))
+    _write_header(file, dtype, (0,))
+    for piece in pieces:
+        if not lengths:
+            dtype, rest = piece.dtype, piece.shape[1:]
+            _write_header(file, dtype, (0, *rest))
+        file.write(piece.tobytes())
+        lengths.append(len(piece))
+    offsets = np.cumsum([0, *lengths])
+    np.save(file, offsets)
+    _write_header(file, dtype, (int(offsets[-1]), *rest))
     return {"pieces": len(lengths), "size": int(offsets[-1])}
 
 
